@@ -1,0 +1,147 @@
+# Lineshaft. `make help` lists what there is. Needs Python 3.11 or newer, pip and make; nothing else.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# LIMIT: how many flights `make run` settles (all, when empty). ARGS: passed on to the program or to pytest.
+LIMIT  ?=
+ARGS   ?=
+# STORE: what `make bench` measures; empty means a fresh file on this disk (a temporary directory may live in
+# memory, where a durable commit costs nothing).
+STORE  ?=
+
+PYTHONS := 3.11 3.12 3.13
+BIN     := $(VENV)/bin
+PY      := $(BIN)/python
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+say = @echo '· $(1)'
+
+# Where the venv has no pip of its own (Debian keeps it in python3-venv), the one beside $(PYTHON) installs into it.
+INSTALL = if [ -e $(BIN)/pip ]; then set -- $(PY) -m pip; else set -- $(PYTHON) -m pip --python $(PY); fi; \
+  "$$@" --disable-pip-version-check --no-input install --quiet
+
+# ------------------------------------------------------------------------------------------ environments
+
+# An environment knows its own address: one that came along with a copied or moved checkout is made again.
+ifneq ($(shell cat $(VENV)/.home 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.home
+endif
+
+$(VENV)/.home:
+	$(call say,creating $(VENV))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is missing or older than Python 3.11. Say which one to use: make PYTHON=python3.12 …" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --without-pip $(VENV); \
+	else echo "$(PYTHON) has neither pip nor ensurepip. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; fi
+	@echo "$(CURDIR)" > $@
+
+$(VENV)/.run: requirements/run.txt requirements/flights.txt pyproject.toml $(VENV)/.home
+	$(call say,installing what Lineshaft needs)
+	@$(INSTALL) --require-hashes -r requirements/run.txt
+	$(call say,installing the data of the example)
+	@$(INSTALL) --require-hashes --no-deps --no-build-isolation --use-pep517 -r requirements/flights.txt
+	$(call say,installing Lineshaft)
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	$(call say,installing what checks and tests need)
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# ------------------------------------------------------------------------------------------ the commands
+
+.PHONY: run
+run: $(VENV)/.run ## settle a year of flights, durably (LIMIT=5000 for the first 5,000)
+	@$(PY) -m examples.flights $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+
+.PHONY: test
+test: $(VENV)/.dev ## run every test (ARGS="-k lanes" for some)
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: check check-lint check-format check-types check-floors check-tidy
+check: check-lint check-format check-types check-floors check-tidy ## style, types, import floors, tidy rules
+
+check-lint: $(VENV)/.dev
+	$(call say,ruff check)
+	@$(BIN)/ruff check --quiet .
+
+check-format: $(VENV)/.dev
+	$(call say,ruff format)
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check . | grep '^Would'; exit 1; }
+
+check-types: $(VENV)/.dev
+	$(call say,mypy)
+	@report=$$($(BIN)/mypy 2>&1) || { echo "$$report"; exit 1; }
+
+check-floors: $(VENV)/.dev
+	$(call say,import floors)
+	@report=$$($(BIN)/lint-imports 2>&1) || { echo "$$report"; exit 1; }
+
+check-tidy: $(VENV)/.dev
+	$(call say,tidy rules)
+	@report=$$($(PY) -m pytest -q tests/architecture/test_tidy.py 2>&1) || { echo "$$report"; exit 1; }
+
+.PHONY: format
+format: $(VENV)/.dev ## let ruff format and repair what it can
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
+
+.PHONY: bench
+bench: $(VENV)/.run ## measure throughput, latency and backlog (STORE=URL for a store of your own)
+	@rm -rf .bench && mkdir .bench
+	@for workload in throughput latency backlog; do \
+	  $(BIN)/lineshaft bench --workload $$workload \
+	    --store "$${STORE:-sqlite:///.bench/$$workload.db}" $(ARGS) || exit 1; \
+	done
+	@rm -rf .bench
+
+.PHONY: test-all-pythons
+test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment
+	@ran=; failed=; \
+	for version in $(PYTHONS); do \
+	  found=; \
+	  for candidate in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python3 $(PYTHON); do \
+	    if "$$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" 2>/dev/null; \
+	    then found=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "· Python $$version is not installed: not tested"; continue; fi; \
+	  echo "· Python $$version"; ran="$$ran $$version"; \
+	  $(MAKE) test PYTHON="$$found" VENV=.venv-$$version || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "· tests failed on Python$$failed" >&2; exit 1; fi; \
+	echo "· tests passed on Python$$ran"
+
+# ------------------------------------------------------------------------------------------ upkeep
+
+# The lock files hold for every supported Python and platform, and name no index. uv alone would read the
+# settings of this machine; it is kept from them, so that versions and hashes are those of the public registry.
+LOCK_VENV := .venv-lock
+LOCK = env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+  $(LOCK_VENV)/bin/uv pip compile --no-config --system-certs --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: ## write requirements/*.txt again (UPGRADE=1 for the newest versions)
+	$(call say,locking requirements)
+	@test -x $(LOCK_VENV)/bin/uv || { $(PYTHON) -m venv $(LOCK_VENV) && $(LOCK_VENV)/bin/python -m pip \
+	  --disable-pip-version-check install --quiet --require-hashes -r requirements/lock.txt; }
+	@$(LOCK) requirements/lock.in -o requirements/lock.txt
+	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.txt
+	@$(LOCK) pyproject.toml requirements/build.in requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
+	@$(LOCK) --no-deps requirements/flights.in -o requirements/flights.txt
+
+.PHONY: clean
+clean: ## remove environments, caches and builds; stores are left alone
+	@rm -rf .venv .venv-* .bench build dist src/*.egg-info
+	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  while IFS='|' read -r name text; do printf '  make %-17s %s\n' "$$name" "$$text"; done

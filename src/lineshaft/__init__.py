@@ -1,0 +1,1 @@
+"""Lineshaft: one durable engine under everything a Python backend team runs."""

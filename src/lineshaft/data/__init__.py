@@ -1,0 +1,1 @@
+"""What runs produce and where heavy ones compute: artifacts, partitions, lineage, tables, compute."""

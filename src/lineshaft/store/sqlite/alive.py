@@ -1,0 +1,57 @@
+"""Knowing at once that a worker's process has died.
+
+Each worker keeps a lock on one byte of a file beside the database, the byte of its own number. The kernel lets
+the lock go when the process ends, however it ends; so a worker whose byte is free is dead before its lease has
+run out, and one whose byte is held may still be stalled, which is what leases are for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+# POSIX locks belong to the process and go when any descriptor of the file is closed, so a process keeps one
+# descriptor a file, for good.
+_descriptors: dict[str, int] = {}
+_own: set[tuple[str, int]] = set()
+_lock = threading.Lock()
+
+
+class Alive:
+    """The locks of the workers on one store."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = os.path.realpath(f"{path}-alive")
+
+    def take(self, worker: int) -> None:
+        """Show that this worker lives, until `drop` or the end of the process."""
+        with _lock:
+            fcntl.lockf(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, worker)
+            _own.add((self._name, worker))
+
+    def drop(self, worker: int) -> None:
+        with _lock:
+            if (self._name, worker) in _own:
+                _own.discard((self._name, worker))
+                fcntl.lockf(self._descriptor(), fcntl.LOCK_UN, 1, worker)
+
+    def is_dead(self, worker: int) -> bool:
+        """Whether the process of this worker is gone for certain."""
+        with _lock:
+            if (self._name, worker) in _own:
+                return False
+            try:
+                fcntl.lockf(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, worker)
+            except OSError:
+                return False
+            fcntl.lockf(self._descriptor(), fcntl.LOCK_UN, 1, worker)
+            return True
+
+    def _descriptor(self) -> int:
+        found = _descriptors.get(self._name)
+        if found is None:
+            found = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _descriptors[self._name] = found
+        return found

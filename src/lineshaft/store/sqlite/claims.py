@@ -1,0 +1,168 @@
+"""Taking runs: look at the lanes, let the plan share them out, take what it says, pay the gates."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from lineshaft.core import bounds
+from lineshaft.store.sqlite.gates import Gates
+from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, OpenLane
+
+# A loose index scan: one probe a lane that has ready runs, however many there are in it.
+_LOOK = """
+WITH RECURSIVE open (lane) AS (
+    SELECT min(lane) FROM lineshaft_run WHERE state = 'ready' AND suspect IS NULL AND lane > ?1
+    UNION ALL
+    SELECT (SELECT min(lane) FROM lineshaft_run
+            WHERE state = 'ready' AND suspect IS NULL AND lane > open.lane)
+    FROM open WHERE open.lane IS NOT NULL LIMIT ?2
+)
+SELECT json_object(
+    'lanes', (SELECT json_group_array(json_array(
+                  open.lane,
+                  (SELECT order_us FROM lineshaft_run
+                   WHERE state = 'ready' AND suspect IS NULL AND lane = open.lane ORDER BY order_us LIMIT 1),
+                  known.queue, known.task, known.version, known.tenant))
+              FROM open CROSS JOIN lineshaft_lane AS known ON known.id = open.lane),
+    'due', (SELECT min(due_us) FROM lineshaft_run WHERE state = 'scheduled'),
+    'suspect', (SELECT min(suspect) FROM lineshaft_run WHERE state = 'ready' AND suspect IS NOT NULL))
+"""
+
+_PROMOTE = """
+UPDATE lineshaft_run SET state = 'ready'
+WHERE id IN (SELECT id FROM lineshaft_run WHERE state = 'scheduled' AND due_us <= ?1 ORDER BY due_us LIMIT ?2)
+"""
+
+_COLUMNS = """json_group_array(json_array(
+    run.id, run.lane, run.fence + 1, run.attempts, run.crashes, run.args, run.due_us, run.first_id, run.key,
+    run.cancel_requested, run.order_us, run.priority))"""
+
+_TAKE = f"""
+SELECT {_COLUMNS}
+FROM json_each(?1) AS share
+CROSS JOIN lineshaft_run AS run
+WHERE run.id IN (SELECT head.id FROM lineshaft_run AS head
+                 WHERE head.state = 'ready' AND head.suspect IS NULL
+                   AND head.lane = (share.value ->> 0) AND head.order_us <= (share.value ->> 1)
+                 ORDER BY head.order_us LIMIT ?2)
+"""
+
+_TAKE_SUSPECTS = f"""
+SELECT {_COLUMNS} FROM lineshaft_run AS run WHERE run.state = 'ready' AND run.suspect = ?1
+"""
+
+_HOLD = """
+UPDATE lineshaft_run SET state = 'running', fence = fence + 1, worker = ?1, started_us = NULL
+WHERE id IN (SELECT value FROM json_each(?2))
+"""
+
+_LANES = """
+SELECT json_group_array(json_array(id, queue, task, version, tenant)) FROM lineshaft_lane
+WHERE id IN (SELECT value FROM json_each(?1))
+"""
+
+_PAYLOADS = """
+SELECT json_group_array(json_array(run_id, data)) FROM lineshaft_payload
+WHERE kind = 'args' AND run_id IN (SELECT value FROM json_each(?1))
+"""
+
+
+def claim(connection: sqlite3.Connection, requests: Sequence[ClaimRequest]) -> Sequence[ClaimReply]:
+    """Serve claims one after another, inside the writer's open transaction."""
+    return [_claim(connection, request) for request in requests]
+
+
+def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
+    look = fetch(connection, _LOOK, (request.after_lane, bounds.LANES_VISITED_MAX))
+    if look["due"] is not None and look["due"] <= request.now_us:
+        connection.execute(_PROMOTE, (request.now_us, bounds.CLAIM_ROWS_MAX))
+        look = fetch(connection, _LOOK, (request.after_lane, bounds.LANES_VISITED_MAX))
+    if look["suspect"] is not None:
+        reply = _claim_suspects(connection, request, look)
+        if reply is not None:
+            return reply
+    open_lanes = [OpenLane(Lane(*names), head) for _, head, *names in look["lanes"]]
+    shares = request.plan(open_lanes)
+    gates = Gates(connection, shares, request.worker, request.now_us)
+    lanes = {share.lane.id: share.lane for share in shares}
+    rows: list[list[Any]] = []
+    more = False
+    for rows_max, group in gates.by_rows().items():
+        taken = fetch(connection, _TAKE, (pack([(share.lane.id, share.order_us_max) for share in group]), rows_max))
+        more = more or len(taken) >= rows_max
+        rows += taken
+    gates.pay(_count_by_lane(rows))
+    visited_all = len(open_lanes) < bounds.LANES_VISITED_MAX
+    waits = [us for us in (look["due"], gates.next_open_us) if us is not None and us > request.now_us]
+    return ClaimReply(
+        runs=_hold(connection, request.worker, rows, lanes),
+        last_lane=-1 if visited_all else look["lanes"][-1][0],
+        more=more or not visited_all or (look["due"] is not None and look["due"] <= request.now_us),
+        next_due_us=min(waits, default=None),
+        suspects_wait=False,
+    )
+
+
+def _claim_suspects(
+    connection: sqlite3.Connection, request: ClaimRequest, look: dict[str, Any]
+) -> ClaimReply | None:
+    """Take a group of suspects, once the worker could be blamed for nothing else.
+
+    None where this worker can execute nothing of the group: it is left to others.
+    """
+    rows = fetch(connection, _TAKE_SUSPECTS, (look["suspect"],))
+    known = fetch(connection, _LANES, (pack([row[1] for row in rows]),))
+    lanes = {lane_id: Lane(*names) for lane_id, *names in known}
+    shares = request.plan([OpenLane(lane, 0) for lane in lanes.values()])
+    if not shares:
+        return None
+    if not request.idle:
+        return ClaimReply((), request.after_lane, False, None, suspects_wait=True)
+    gates = Gates(connection, shares, request.worker, request.now_us)
+    allowed = {share.lane.id: rows_max for rows_max, group in gates.by_rows().items() for share in group}
+    taken = []
+    for row in rows:
+        if allowed.get(row[1], 0) > 0:
+            allowed[row[1]] -= 1
+            taken.append(row)
+    gates.pay(_count_by_lane(taken))
+    runs = _hold(connection, request.worker, taken, lanes)
+    return ClaimReply(runs, request.after_lane, False, gates.next_open_us, suspects_wait=True)
+
+
+def _hold(
+    connection: sqlite3.Connection, worker: int, rows: list[list[Any]], lanes: dict[int, Lane]
+) -> Sequence[Claimed]:
+    if not rows:
+        return ()
+    connection.execute(_HOLD, (worker, pack([row[0] for row in rows])))
+    large = [row[0] for row in rows if row[5] is None]
+    payloads = dict(fetch(connection, _PAYLOADS, (pack(large),))) if large else {}
+    rows.sort(key=lambda row: row[10])
+    return [
+        Claimed(
+            id=row[0],
+            lane=lanes[row[1]],
+            fence=row[2],
+            attempts=row[3],
+            crashes=row[4],
+            args=(payloads[row[0]] if row[5] is None else row[5]).encode(),
+            due_us=row[6],
+            first_id=row[7],
+            key=row[8],
+            cancel_requested=bool(row[9]),
+            priority=row[11],
+        )
+        for row in rows
+    ]
+
+
+def _count_by_lane(rows: list[list[Any]]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for row in rows:
+        counts[row[1]] = counts.get(row[1], 0) + 1
+    return counts
+

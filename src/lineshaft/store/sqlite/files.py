@@ -1,0 +1,63 @@
+"""The files of one store: the database, its log, and the locks beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lineshaft.store.sqlite.connection import OwnConnection, open_connection
+from lineshaft.store.sqlite.gate import Gate
+
+LOG_BYTES_TO_CHECKPOINT = 16 * 1_048_576
+"""Above this size the write-ahead log is copied into the database after a commit."""
+COMMITS_TO_CHECKPOINT = 64
+"""But not after each one: this many lie between two checkpoints."""
+LOG_BYTES_TO_WAIT = 256 * 1_048_576
+"""Above this one a checkpoint waits for readers, so that the log can start over."""
+
+
+class StoreFiles:
+    """Opens connections on one database file and keeps its log bounded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._log = f"{self.path}-wal"
+        self._commits_since_checkpoint = COMMITS_TO_CHECKPOINT
+        open_connection(self.path).close()
+        self.gate = Gate(self.path)
+
+    def connect(self) -> OwnConnection:
+        return open_connection(self.path)
+
+    def checkpoint(self, connection: OwnConnection, *, force: bool = False) -> None:
+        """Copy the log into the database if it has grown. The caller holds the gate."""
+        try:
+            size = os.stat(self._log).st_size
+        except FileNotFoundError:
+            return
+        if size < LOG_BYTES_TO_CHECKPOINT and not force:
+            return
+        if size >= LOG_BYTES_TO_WAIT:
+            # Readers are asked to finish, for at most the busy timeout: the bound on the file goes first.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return
+        # The file keeps its size when the log starts over inside it, so the size alone would have us
+        # checkpoint after every commit; how far the database lags is only known by doing it.
+        self._commits_since_checkpoint += 1
+        if force or self._commits_since_checkpoint >= COMMITS_TO_CHECKPOINT:
+            self._commits_since_checkpoint = 0
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def bytes_in_all(self) -> int:
+        """Size of the database and its log."""
+        total = 0
+        for name in (self.path, self._log):
+            try:
+                total += os.stat(name).st_size
+            except FileNotFoundError:
+                continue
+        return total
+
+    def close(self) -> None:
+        self.gate.close()
+

@@ -1,0 +1,112 @@
+"""Limits, as one claim meets them.
+
+Concurrency: a worker leases slots of a limit in a row of its own, one row a limit and worker. What is free is
+the limit less the slots of all live workers, so slots come back with the lease of a worker that died, and no
+counter can leak. Rates: one row a key holds the theoretical arrival time of the next start (GCRA).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.values import LaneShare, Pace, Slots
+
+_HELD = """
+SELECT json_group_array(json_array(key, held)) FROM (
+    SELECT slot.key AS key, sum(slot.held) AS held
+    FROM json_each(?1) AS wanted
+    CROSS JOIN lineshaft_slot AS slot ON slot.key = wanted.value
+    CROSS JOIN lineshaft_worker AS worker ON worker.id = slot.worker
+    GROUP BY slot.key)
+"""
+
+_LEASE_SLOTS = """
+INSERT INTO lineshaft_slot (key, worker, held)
+SELECT value ->> 0, ?2, value ->> 1 FROM json_each(?1) WHERE true
+ON CONFLICT (key, worker) DO UPDATE SET held = held + excluded.held
+"""
+
+_ARRIVALS = """
+SELECT json_group_array(json_array(key, arrival_us)) FROM lineshaft_pace
+WHERE key IN (SELECT value FROM json_each(?1))
+"""
+
+_PUSH_ARRIVALS = """
+INSERT INTO lineshaft_pace (key, arrival_us) SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
+ON CONFLICT (key) DO UPDATE SET arrival_us = excluded.arrival_us
+"""
+
+
+class Gates:
+    """What the gates of some lanes let through now, and what was taken of it."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, shares: Sequence[LaneShare], worker: int, now_us: int
+    ) -> None:
+        self._connection = connection
+        self._shares = shares
+        self._worker = worker
+        self._now_us = now_us
+        self._slots = {gate.key: gate for share in shares for gate in share.gates if isinstance(gate, Slots)}
+        self._paces = {gate.key: gate for share in shares for gate in share.gates if isinstance(gate, Pace)}
+        self._room: dict[str, int] = {}
+        self._arrival_us: dict[str, float] = {}
+        self.next_open_us: int | None = None
+        if self._slots:
+            self._read_slots()
+        if self._paces:
+            self._read_paces()
+
+    def by_rows(self) -> dict[int, list[LaneShare]]:
+        """Lanes by the number of runs that each may give; closed lanes are left out."""
+        groups: dict[int, list[LaneShare]] = {}
+        for share in self._shares:
+            rows = min([share.rows_max, *(self._room[gate.key] for gate in share.gates)])
+            if rows <= 0:
+                continue
+            for gate in share.gates:
+                self._room[gate.key] -= rows
+            groups.setdefault(rows, []).append(share)
+        return groups
+
+    def pay(self, taken_by_lane: dict[int, int]) -> None:
+        """Lease the slots and push the arrivals for what was really taken."""
+        taken: dict[str, int] = {}
+        for share in self._shares:
+            count = taken_by_lane.get(share.lane.id, 0)
+            for gate in share.gates:
+                taken[gate.key] = taken.get(gate.key, 0) + count
+        leased = [(key, taken[key]) for key in self._slots if taken[key]]
+        if leased:
+            self._connection.execute(_LEASE_SLOTS, (pack(leased), self._worker))
+        pushed = []
+        for key, pace in self._paces.items():
+            arrival_us = self._arrival_us[key] + taken[key] * pace.period_us / pace.count
+            if taken[key]:
+                pushed.append((key, arrival_us))
+            open_us = open_again_us(arrival_us, pace)
+            if open_us > self._now_us:
+                self.next_open_us = min(self.next_open_us or open_us, open_us)
+        if pushed:
+            self._connection.execute(_PUSH_ARRIVALS, (pack(pushed),))
+
+    def _read_slots(self) -> None:
+        held = dict(fetch(self._connection, _HELD, (pack(list(self._slots)),)))
+        for key, slots in self._slots.items():
+            self._room[key] = slots.count - held.get(key, 0)
+
+    def _read_paces(self) -> None:
+        arrivals = dict(fetch(self._connection, _ARRIVALS, (pack(list(self._paces)),)))
+        for key, pace in self._paces.items():
+            arrival_us = max(float(arrivals.get(key, 0.0)), float(self._now_us))
+            self._arrival_us[key] = arrival_us
+            interval_us = pace.period_us / pace.count
+            # A thousandth of an interval forgives the rounding of a sum of fractions.
+            self._room[key] = int((self._now_us + pace.period_us - arrival_us) / interval_us + 1e-3)
+
+
+def open_again_us(arrival_us: float, pace: Pace) -> int:
+    """When a rate lets the next start through."""
+    return int(arrival_us + pace.period_us / pace.count - pace.period_us) + 1

@@ -1,0 +1,237 @@
+"""Workers and their leases: registering, the heartbeat, and the sweep over the dead.
+
+A lease is good until the machine's boot-time clock passes what the last heartbeat wrote, and only under the
+boot id it was written under; a worker whose process is certainly gone loses its lease at once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic_core
+
+from lineshaft.core import bounds
+from lineshaft.core.clock import Clock
+from lineshaft.core.states import FailureClass, State
+from lineshaft.store.sqlite.alive import Alive
+from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.sqlite.settlement import finish_runs
+from lineshaft.store.values import Failure, NewWorker, Rescued
+
+_REGISTER = """
+INSERT INTO lineshaft_worker (host, pid, boot_id, started_us, expires_boot_us, queues, tasks)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_BEAT = "UPDATE lineshaft_worker SET expires_boot_us = ?2 WHERE id = ?1 AND boot_id = ?3"
+_FORGET = "DELETE FROM lineshaft_worker WHERE id = ?1"
+_FORGET_SLOTS = "DELETE FROM lineshaft_slot WHERE worker = ?1"
+_HAND_BACK = """
+UPDATE lineshaft_run SET state = 'ready', worker = NULL, started_us = NULL WHERE worker = ?1 AND started_us IS NULL
+"""
+
+_WORKERS = "SELECT id, boot_id, expires_boot_us FROM lineshaft_worker"
+
+_HELD = """
+SELECT json_group_array(json_array(id, crashes, cancel_requested, started_us)) FROM lineshaft_run
+WHERE worker = ?1
+"""
+
+_TO_HISTORY = """
+INSERT INTO lineshaft_run_history
+    (id, state, lane, due_us, priority, attempts, crashes, fence, worker, key, first_id, retry_of, args,
+     started_us, finished_us, failure)
+SELECT id, ?2, lane, due_us, priority, attempts, crashes, fence, worker, key, first_id, retry_of, args,
+       started_us, ?3, ?4
+FROM lineshaft_run WHERE id IN (SELECT value FROM json_each(?1))
+"""
+
+_CHARGE = """
+UPDATE lineshaft_run
+SET state = 'scheduled', worker = NULL, crashes = crashes + 1, suspect = ?2, due_us = ?3, failure = ?4
+WHERE id = ?1
+"""
+
+_COUNT_CRASH = "UPDATE lineshaft_run SET crashes = crashes + 1 WHERE id = ?1"
+
+_SUSPECT = """
+UPDATE lineshaft_run SET state = 'ready', worker = NULL, suspect = ?2
+WHERE id IN (SELECT value FROM json_each(?1))
+"""
+
+_NEWEST_GROUP = "SELECT coalesce(max(suspect), 0) FROM lineshaft_run WHERE suspect IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The writes about workers, with the clock and the locks they need."""
+
+    clock: Clock
+    alive: Alive
+
+    def register(self, connection: sqlite3.Connection, workers: Sequence[NewWorker]) -> Sequence[int]:
+        numbers = []
+        for worker in workers:
+            row = (
+                worker.host,
+                worker.pid,
+                self.clock.boot_id(),
+                worker.started_us,
+                self.clock.boot_us() + worker.lease_us,
+                pack(worker.queues),
+                pack(worker.tasks),
+            )
+            number = connection.execute(_REGISTER, row).lastrowid
+            assert number is not None
+            self.alive.take(number)
+            _return_parked(connection, worker.tasks)
+            numbers.append(number)
+        return numbers
+
+    def beat(self, connection: sqlite3.Connection, beats: Sequence[tuple[int, int]]) -> Sequence[bool]:
+        """Extend leases; a lease that has run out is extended too, unless the sweep was first."""
+        now_us = self.clock.boot_us()
+        boot_id = self.clock.boot_id()
+        return [
+            connection.execute(_BEAT, (worker, now_us + lease_us, boot_id)).rowcount == 1
+            for worker, lease_us in beats
+        ]
+
+    def unregister(self, connection: sqlite3.Connection, workers: Sequence[int]) -> Sequence[None]:
+        for worker in workers:
+            connection.execute(_HAND_BACK, (worker,))
+            if not fetch(connection, _HELD, (worker,)):
+                connection.execute(_FORGET_SLOTS, (worker,))
+                connection.execute(_FORGET, (worker,))
+            self.alive.drop(worker)
+        return [None] * len(workers)
+
+    def is_live(self, worker: int, boot_id: str, expires_boot_us: int) -> bool:
+        return (
+            boot_id == self.clock.boot_id()
+            and expires_boot_us > self.clock.boot_us()
+            and not self.alive.is_dead(worker)
+        )
+
+    def rescue(self, connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[Rescued]:
+        """Sweep over the dead at the given wall times; selection and change are one transaction."""
+        return [self._rescue(connection, now_us) for now_us in sweeps]
+
+    def _rescue(self, connection: sqlite3.Connection, now_us: int) -> Rescued:
+        returned, suspects = 0, 0
+        failed: list[str] = []
+        unknown: list[str] = []
+        dead = [row[0] for row in connection.execute(_WORKERS).fetchall() if not self.is_live(*row)]
+        for worker in dead:
+            held = fetch(connection, _HELD, (worker,))
+            started = [row[0] for row in held if row[3] is not None]
+            cancelled = [row[0] for row in held if row[3] is None and row[2]]
+            rest = [row for row in held if row[3] is None and not row[2]]
+            _end(connection, started, State.OUTCOME_UNKNOWN, now_us, None)
+            _end(connection, cancelled, State.CANCELLED, now_us, None)
+            unknown += started
+            if len(held) == 1 and rest:
+                if _charge(connection, rest[0], worker, now_us):
+                    failed.append(rest[0][0])
+            elif rest:
+                suspects += len(rest)
+                _suspect(connection, [row[0] for row in rest])
+            returned += len(rest)
+            connection.execute(_FORGET_SLOTS, (worker,))
+            connection.execute(_FORGET, (worker,))
+        return Rescued(returned - len(failed), suspects, tuple(failed), tuple(unknown), tuple(dead))
+
+
+def _charge(connection: sqlite3.Connection, row: list[Any], worker: int, now_us: int) -> bool:
+    """Charge a run that was alone when its worker died; true if that was once too often."""
+    run_id, crashes = row[0], row[1] + 1
+    failure = Failure(
+        FailureClass.CRASH,
+        "WorkerDied",
+        f"Worker {worker} died while it executed this run alone; that has now happened {crashes} times.",
+    )
+    if crashes > bounds.CRASHES_MAX:
+        connection.execute(_COUNT_CRASH, (run_id,))
+        _end(connection, [run_id], State.FAILED, now_us, failure)
+        return True
+    # It comes back after a pause that doubles, so that it does not kill workers as fast as they start.
+    due_us = now_us + 1_000_000 * 2 ** (crashes - 1) if crashes > 1 else now_us
+    group = connection.execute(_NEWEST_GROUP).fetchone()[0] + 1
+    connection.execute(_CHARGE, (run_id, group, due_us, _failure_json(failure)))
+    return False
+
+
+def _suspect(connection: sqlite3.Connection, run_ids: list[str]) -> None:
+    """Put runs that died together into two groups, each to be executed with nothing beside it."""
+    group = connection.execute(_NEWEST_GROUP).fetchone()[0] + 1
+    middle = len(run_ids) // 2
+    for half in (run_ids[:middle], run_ids[middle:]):
+        if half:
+            connection.execute(_SUSPECT, (pack(half), group))
+            group += 1
+
+
+def _end(
+    connection: sqlite3.Connection, run_ids: list[str], state: State, now_us: int, failure: Failure | None
+) -> None:
+    if run_ids:
+        connection.execute(_TO_HISTORY, (pack(run_ids), state, now_us, _failure_json(failure)))
+        finish_runs(connection, run_ids, now_us)
+
+
+def _failure_json(failure: Failure | None) -> str | None:
+    return None if failure is None else pydantic_core.to_json(failure.as_json()).decode()
+
+
+# Parking
+
+_READY_LANES = """
+WITH RECURSIVE open (lane) AS (
+    SELECT min(lane) FROM lineshaft_run WHERE state = 'ready' AND suspect IS NULL
+    UNION ALL
+    SELECT (SELECT min(lane) FROM lineshaft_run
+            WHERE state = 'ready' AND suspect IS NULL AND lane > open.lane)
+    FROM open WHERE open.lane IS NOT NULL
+)
+SELECT json_group_array(json_array(known.id, known.task, known.version))
+FROM open CROSS JOIN lineshaft_lane AS known ON known.id = open.lane
+"""
+
+_PARK = """
+UPDATE lineshaft_run SET state = 'parked'
+WHERE id IN (SELECT id FROM lineshaft_run WHERE state = 'ready' AND suspect IS NULL
+             AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
+"""
+
+_RETURN_PARKED = """
+UPDATE lineshaft_run SET state = 'ready'
+WHERE id IN (SELECT run.id FROM lineshaft_run AS run CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+             WHERE run.state = 'parked'
+               AND EXISTS (SELECT 1 FROM json_each(?1) AS known
+                           WHERE lane.task = (known.value ->> 0) AND lane.version = (known.value ->> 1))
+             LIMIT ?2)
+"""
+
+_LIVE_TASKS = "SELECT id, boot_id, expires_boot_us, tasks FROM lineshaft_worker"
+
+
+def park(registry: Registry, connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]:
+    """Park ready runs whose task no live worker knows, a bounded number in each sweep."""
+    known: set[tuple[str, str]] = set()
+    for worker, boot_id, expires_boot_us, tasks in connection.execute(_LIVE_TASKS).fetchall():
+        if registry.is_live(worker, boot_id, expires_boot_us):
+            known.update((name, version) for name, version in pydantic_core.from_json(tasks))
+    lanes = fetch(connection, _READY_LANES)
+    unknown = [lane for lane, task, version in lanes if (task, version) not in known]
+    parked = 0
+    if unknown:
+        parked = connection.execute(_PARK, (pack(unknown), bounds.PRUNE_ROWS_MAX)).rowcount
+    return [parked] * len(sweeps)
+
+
+def _return_parked(connection: sqlite3.Connection, tasks: Sequence[tuple[str, str]]) -> None:
+    """A new worker may know what others did not, or accept arguments that they refused."""
+    while connection.execute(_RETURN_PARKED, (pack(tasks), bounds.PRUNE_ROWS_MAX)).rowcount:
+        continue

@@ -1,0 +1,191 @@
+"""Lending the writer to user code, for a bounded time.
+
+User code gets a connection of its own, on which nothing but its transaction happens; the writer stands still
+meanwhile. It may read and write rows as it likes, but an authorizer refuses it control over the transaction,
+since the outcome of its run has to commit together with what it wrote.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lineshaft.core.errors import StoreError, TransactionRefused, TransactionTooLong
+from lineshaft.store.sqlite.connection import OwnConnection, translate
+
+T = TypeVar("T")
+
+# Python caches prepared statements by their text, and the authorizer is asked when one is prepared: with
+# texts of our own, a user's COMMIT is never served from our cache.
+_BEGIN = "BEGIN IMMEDIATE /* lineshaft */"
+_COMMIT = "COMMIT /* lineshaft */"
+_ROLLBACK = "ROLLBACK /* lineshaft */"
+
+_INTERRUPT_EVERY_S = 0.01
+
+
+class LentConnection:
+    """The connection on which lent transactions happen, one at a time."""
+
+    def __init__(self, connection: OwnConnection, path: Path) -> None:
+        self.raw = connection
+        self.path = path
+        self._ours = False
+        connection.set_authorizer(self._authorize)
+
+    def control(self, statement: str) -> None:
+        """Execute transaction control of our own."""
+        self._ours = True
+        try:
+            self.raw.execute(statement)
+        finally:
+            self._ours = False
+
+    def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
+        if self._ours:
+            return sqlite3.SQLITE_OK
+        if action in (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
+            return sqlite3.SQLITE_DENY
+        # Reading the schema through a pragma is what SQLAlchemy's inspection needs.
+        if action == sqlite3.SQLITE_PRAGMA and first not in _HARMLESS_PRAGMAS:
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+
+_HARMLESS_PRAGMAS = frozenset(
+    {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
+)
+
+
+class Loan:
+    """One transaction on the writer, for one borrower.
+
+    Every use goes through `run`, so that a borrower that overstays is cut off between two statements (or in
+    one, by an interrupt) and can write nothing more.
+    """
+
+    def __init__(self, lent: Callable[[], LentConnection], hold_s: float, returned: Callable[[], None]) -> None:
+        self._lent_lazily = lent
+        self._lent: LentConnection | None = None
+        self._hold_s = hold_s
+        self._told = returned
+        self._lock = threading.RLock()
+        self._returned = threading.Event()
+        self._over = False
+        self._overdue = False
+        self._revoked = False
+        self._lost = False
+
+    @property
+    def path(self) -> Path:
+        """The store's file, for errors to name."""
+        assert self._lent is not None
+        return self._lent.path
+
+    # What the writer does
+
+    def open(self) -> None:
+        """Begin; called by the writer when it stands still."""
+        with self._lock:
+            if self._over:
+                return
+            self._lent = self._lent_lazily()
+            self._lent.control(_BEGIN)
+
+    def wait_until_returned(self) -> None:
+        """Stand still until the borrower is done, or its time is over."""
+        if not self._returned.wait(self._hold_s):
+            self._revoke()
+
+    def _revoke(self) -> None:
+        self._overdue = True
+        # An interrupt that comes between two statements is forgotten, so it is repeated until one lets go.
+        while not self._lock.acquire(timeout=_INTERRUPT_EVERY_S):
+            if self._lent is not None:
+                self._lent.raw.interrupt()
+        try:
+            self._cut_off()
+        finally:
+            self._lock.release()
+
+    def _cut_off(self) -> None:
+        """End it if its time is over; the lock is held."""
+        if self._overdue and not self._over:
+            self._revoked = True
+            self._end(_ROLLBACK)
+
+    # What the borrower does
+
+    def run(self, use: Callable[[sqlite3.Connection], T]) -> T:
+        """Use the connection, from any thread."""
+        with self._lock:
+            self._cut_off()
+            if self._over or self._lent is None:
+                raise self._too_late()
+            try:
+                return use(self._lent.raw)
+            except sqlite3.Error as error:
+                name = getattr(error, "sqlite_errorname", "")
+                if name == "SQLITE_INTERRUPT":
+                    self._cut_off()
+                    raise self._too_late() from error
+                if name == "SQLITE_AUTH":
+                    raise translate(error, self._lent.path) from error
+                raise
+            finally:
+                # Some errors (ON CONFLICT ROLLBACK, a full disk, an interrupted write) roll back everything;
+                # whatever came after one would commit by itself.
+                if not self._over and not self._lent.raw.in_transaction:
+                    self._lost = True
+                    self._end(None)
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute one statement of the engine's own and return its rows."""
+        return self.run(lambda connection: connection.execute(statement, parameters).fetchall())
+
+    def commit(self) -> None:
+        """Make it durable and give the writer back; rolls back and raises if it cannot."""
+        with self._lock:
+            if self._over or self._lent is None:
+                raise self._too_late()
+            try:
+                self._lent.control(_COMMIT)
+            except sqlite3.Error as error:
+                path = self._lent.path
+                self._end(_ROLLBACK)
+                raise translate(error, path) from error
+            self._end(None)
+
+    def finish(self) -> None:
+        """Give the writer back; what was not committed is rolled back. May be called twice."""
+        with self._lock:
+            if not self._over:
+                self._end(_ROLLBACK)
+
+    abandon = finish
+
+    def _end(self, statement: str | None) -> None:
+        self._over = True
+        lent = self._lent
+        try:
+            if statement is not None and lent is not None and lent.raw.in_transaction:
+                lent.control(statement)
+        finally:
+            self._returned.set()
+            self._told()
+
+    def _too_late(self) -> StoreError:
+        if self._lost:
+            return TransactionRefused(
+                "This transaction was rolled back by an error in it.",
+                hint="Let such an error propagate; leave ON CONFLICT ROLLBACK out.",
+            )
+        if self._revoked:
+            return TransactionTooLong(
+                f"A transaction held the writer for more than {self._hold_s:g} seconds and was rolled back.",
+                hint="Do slow work (remote calls, long computation) before it, in a step or task of its own.",
+            )
+        return TransactionTooLong("This transaction has ended.", hint="Use it only while its task runs.")

@@ -1,0 +1,237 @@
+"""Looking at runs, queues and workers, on connections that only read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import pydantic_core
+
+from lineshaft.core.ident import submitted_us
+from lineshaft.core.states import FINAL, State
+from lineshaft.store.sqlite.gates import open_again_us
+from lineshaft.store.sqlite.leases import Registry
+from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.values import (
+    AttemptView,
+    Failure,
+    Lane,
+    Pace,
+    QueueView,
+    RunFilter,
+    RunView,
+    SlotHolder,
+    WorkerView,
+)
+
+_LANE = "lane.queue, lane.task, lane.version, lane.tenant"
+
+_UNFINISHED = f"""json_array(
+    run.id, {_LANE}, run.state, run.attempts, run.crashes, run.due_us, run.priority, run.key, run.first_id,
+    run.retry_of, run.worker, run.fence, run.started_us, run.failure, run.cancel_requested, run.suspect,
+    NULL, NULL, NULL"""
+
+_FINISHED = f"""json_array(
+    run.id, {_LANE}, run.state, run.attempts, run.crashes, run.due_us, run.priority, run.key, run.first_id,
+    run.retry_of, run.worker, run.fence, run.started_us, run.failure, 0, NULL,
+    run.finished_us, run.wall_us, run.cpu_us"""
+
+_ARGS = "coalesce(run.args, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'args'))"
+_RESULT = "coalesce(run.result, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'result'))"
+
+_VIEW = f"""
+SELECT json_group_array(json(view)) FROM (
+    SELECT {_UNFINISHED}, {_ARGS}, NULL) AS view
+    FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run AS run ON run.id = wanted.value
+    CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+    UNION ALL
+    SELECT {_FINISHED}, {_ARGS}, {_RESULT})
+    FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run_history AS run ON run.id = wanted.value
+    CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane)
+"""
+
+_ENDED = f"""
+SELECT json_group_array({_FINISHED}, NULL, {_RESULT}))
+FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run_history AS run ON run.id = wanted.value
+CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+"""
+
+
+def _listing(columns: str, table: str) -> str:
+    return f"""
+SELECT json_group_array(json(view)) FROM (
+    SELECT {columns}, NULL, NULL) AS view
+    FROM {table} AS run CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+    WHERE (?1 IS NULL OR run.state IN (SELECT value FROM json_each(?1)))
+      AND (?2 IS NULL OR lane.task IN (SELECT value FROM json_each(?2)))
+      AND (?3 IS NULL OR lane.tenant IN (SELECT value FROM json_each(?3)))
+      AND (?4 IS NULL OR lane.queue IN (SELECT value FROM json_each(?4)))
+      AND run.id < ?5
+    ORDER BY run.id DESC LIMIT ?6)
+"""
+
+
+_LIST_UNFINISHED = _listing(_UNFINISHED, "lineshaft_run")
+_LIST_FINISHED = _listing(_FINISHED, "lineshaft_run_history")
+# What failed is rare among what finished, and is asked for most: it has an index of its own.
+_LIST_FAILED = _LIST_FINISHED.replace("WHERE (", "WHERE run.state <> 'succeeded' AND (", 1)
+
+
+def view(connection: sqlite3.Connection, run_ids: Sequence[str]) -> Sequence[RunView | None]:
+    """Runs as they stand, in the order asked for."""
+    # One snapshot: a run that moves to history between two statements would be in neither or both.
+    found = {row[0]: _run_view(row) for row in fetch(connection, _VIEW, (pack(run_ids),))}
+    return [found.get(run_id) for run_id in run_ids]
+
+
+def finished(connection: sqlite3.Connection, run_ids: Sequence[str]) -> Sequence[RunView]:
+    """Those that have finished, without their arguments."""
+    return [_run_view(row) for row in fetch(connection, _ENDED, (pack(run_ids),))]
+
+
+def listing(connection: sqlite3.Connection, wanted: RunFilter) -> Sequence[RunView]:
+    """Runs newest first, from both tables."""
+    names = [wanted.states, wanted.tasks, wanted.tenants, wanted.queues]
+    parameters = [pack(sorted(name)) if name else None for name in names]
+    parameters += [wanted.before_id or "~", wanted.rows_max]  # type: ignore[list-item]  # "~" is above every id
+    rows: list[Any] = []
+    if not wanted.states or wanted.states - FINAL:
+        rows += fetch(connection, _LIST_UNFINISHED, parameters)
+    if not wanted.states or wanted.states & FINAL:
+        rare = bool(wanted.states) and State.SUCCEEDED not in wanted.states
+        rows += fetch(connection, _LIST_FAILED if rare else _LIST_FINISHED, parameters)
+    rows.sort(key=lambda row: row[0], reverse=True)
+    return [_run_view(row) for row in rows[: wanted.rows_max]]
+
+
+def _run_view(row: list[Any]) -> RunView:
+    run_id, *names = row[:5]
+    state, attempts, crashes, due_us, priority, key, first_id, retry_of, worker, fence = row[5:15]
+    started_us, failure, cancel_requested, suspect, finished_us, wall_us, cpu_us, args, result = row[15:]
+    return RunView(
+        id=run_id,
+        lane=Lane(*names),
+        state=State(state),
+        attempts=attempts,
+        crashes=crashes,
+        submitted_us=submitted_us(run_id),
+        due_us=due_us,
+        priority=priority,
+        key=key,
+        first_id=first_id,
+        retry_of=retry_of,
+        worker=worker,
+        fence=fence,
+        cancel_requested=bool(cancel_requested),
+        suspect=suspect,
+        args=b"" if args is None else args.encode(),
+        result=None if result is None else result.encode(),
+        failure=_failure(failure),
+        started_us=started_us,
+        finished_us=finished_us,
+        wall_us=wall_us,
+        cpu_us=cpu_us,
+    )
+
+
+def _failure(text: str | None) -> Failure | None:
+    return None if text is None else Failure.from_json(pydantic_core.from_json(text))
+
+
+_ATTEMPTS = """
+SELECT number, fence, started_us, finished_us, wall_us, cpu_us, failure FROM lineshaft_attempt
+WHERE run_id = ? ORDER BY fence
+"""
+
+
+def attempts(connection: sqlite3.Connection, run_id: str) -> Sequence[AttemptView]:
+    rows = connection.execute(_ATTEMPTS, (run_id,)).fetchall()
+    return [AttemptView(*row[:6], _failure(row[6])) for row in rows]
+
+
+def progress(connection: sqlite3.Connection, run_id: str) -> bytes | None:
+    row = connection.execute("SELECT data FROM lineshaft_progress WHERE run_id = ?", (run_id,)).fetchone()
+    return None if row is None else row[0].encode()
+
+
+_QUEUES = """
+SELECT json_group_array(json_array(queue, state, count, due_us)) FROM (
+    SELECT lane.queue AS queue, per_lane.state AS state, sum(per_lane.count) AS count,
+           min(per_lane.due_us) AS due_us
+    FROM (SELECT lane, state, count(*) AS count, min(due_us) AS due_us FROM lineshaft_run GROUP BY lane, state)
+         AS per_lane
+    CROSS JOIN lineshaft_lane AS lane ON lane.id = per_lane.lane
+    GROUP BY lane.queue, per_lane.state)
+"""
+
+
+def queues(connection: sqlite3.Connection) -> Sequence[QueueView]:
+    counts: dict[str, dict[State, int]] = {}
+    oldest: dict[str, int] = {}
+    for queue, state, count, due_us in fetch(connection, _QUEUES):
+        counts.setdefault(queue, {})[State(state)] = count
+        if state == State.READY:
+            oldest[queue] = due_us
+    return [QueueView(queue, counts[queue], oldest.get(queue)) for queue in sorted(counts)]
+
+
+_WORKERS = """
+SELECT id, host, pid, started_us, boot_id, expires_boot_us, queues, tasks,
+       (SELECT count(*) FROM lineshaft_run WHERE worker = lineshaft_worker.id)
+FROM lineshaft_worker ORDER BY id
+"""
+
+
+def workers(registry: Registry, connection: sqlite3.Connection) -> Sequence[WorkerView]:
+    return [
+        WorkerView(
+            id=number,
+            host=host,
+            pid=pid,
+            started_us=started_us,
+            alive=registry.is_live(number, boot_id, expires_boot_us),
+            queues=tuple(pydantic_core.from_json(names)),
+            tasks=tuple((name, version) for name, version in pydantic_core.from_json(tasks)),
+            held=held,
+        )
+        for number, host, pid, started_us, boot_id, expires_boot_us, names, tasks, held in connection.execute(
+            _WORKERS
+        ).fetchall()
+    ]
+
+
+def slots(connection: sqlite3.Connection) -> Sequence[SlotHolder]:
+    rows = connection.execute(
+        "SELECT key, worker, held FROM lineshaft_slot WHERE held > 0 ORDER BY key, worker"
+    ).fetchall()
+    return [SlotHolder(*row) for row in rows]
+
+
+def pace_open_us(connection: sqlite3.Connection, pace: Pace) -> int:
+    row = connection.execute("SELECT arrival_us FROM lineshaft_pace WHERE key = ?", (pace.key,)).fetchone()
+    return 0 if row is None else open_again_us(row[0], pace)
+
+
+_COUNTS = """
+SELECT state, count(*) FROM lineshaft_run GROUP BY state
+UNION ALL
+SELECT state, count(*) FROM lineshaft_run_history WHERE state <> 'succeeded' GROUP BY state
+UNION ALL
+SELECT 'succeeded', (SELECT count(*) FROM lineshaft_run_history)
+                    - (SELECT count(*) FROM lineshaft_run_history WHERE state <> 'succeeded')
+"""
+
+
+def counts(connection: sqlite3.Connection) -> dict[State, int]:
+    return {State(state): count for state, count in connection.execute(_COUNTS).fetchall() if count}
+
+
+_CANCEL_REQUESTS = """
+SELECT json_group_array(id) FROM lineshaft_run WHERE worker = ?1 AND cancel_requested = 1
+"""
+
+
+def cancel_requests(connection: sqlite3.Connection, worker: int) -> Sequence[str]:
+    found: list[str] = fetch(connection, _CANCEL_REQUESTS, (worker,))
+    return found

@@ -1,0 +1,275 @@
+"""The embedded store, put together from its parts: the whole port over one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lineshaft.core import bounds
+from lineshaft.core.clock import Clock, SystemClock
+from lineshaft.core.errors import StoreUnavailable
+from lineshaft.core.states import FINAL, State
+from lineshaft.store.migrations import REVISIONS
+from lineshaft.store.sqlite import backups, cancelling, claims, leases, pruning, reads, settlement, submissions
+from lineshaft.store.sqlite.alive import Alive
+from lineshaft.store.sqlite.connection import OwnConnection, require_safe_to_join, translated
+from lineshaft.store.sqlite.files import StoreFiles
+from lineshaft.store.sqlite.listening import Listening, forget
+from lineshaft.store.sqlite.schema import require_current
+from lineshaft.store.sqlite.transaction import LentTransaction
+from lineshaft.store.sqlite.writer import Writer
+from lineshaft.store.values import (
+    Accepted,
+    AttemptView,
+    ClaimReply,
+    ClaimRequest,
+    NewRun,
+    News,
+    NewWorker,
+    Outcome,
+    Pace,
+    Pruned,
+    QueueView,
+    Rescued,
+    RunFilter,
+    RunView,
+    SlotHolder,
+    StoreFacts,
+    WorkerView,
+)
+
+if TYPE_CHECKING:
+    from lineshaft.store.sqlite.alchemy import Sessions
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """One SQLite file. Usable from any number of threads and event loops of this process.
+
+    With `threaded=False` every statement is executed on the event loop, for deterministic simulation.
+    """
+
+    def __init__(self, path: Path, clock: Clock | None = None, *, threaded: bool = True) -> None:
+        self._clock = clock or SystemClock()
+        self._files = StoreFiles(path)
+        try:
+            require_current(self._files)
+        except BaseException:
+            self._files.close()
+            raise
+        self.path = self._files.path
+        self.address = f"sqlite:///{self.path}"
+        self._registry = leases.Registry(self._clock, Alive(self.path))
+        self._park = partial(leases.park, self._registry)
+        self._threaded = threaded
+        self._readers = ThreadPoolExecutor(2, "lineshaft-reader") if threaded else None
+        self._reading = threading.local()
+        self._read_connections: list[OwnConnection] = []
+        self._sessions: Sessions | None = None
+        self._closed = False
+        self._listening = Listening(self._files)
+        self._writer = Writer(self._files, self._listening.committed, threaded=threaded)
+        # Bound once: the writer gathers rows by the identity of their write.
+        self._beat = self._registry.beat
+        self._rescue = self._registry.rescue
+
+    # Submissions
+
+    async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
+        return await self._writer.write(submissions.submit, runs, News.WORK)
+
+    def submit_with(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
+        if isinstance(connection, LentTransaction):
+            return connection.submit(runs)
+        if not isinstance(connection, sqlite3.Connection):
+            return self._join(runs, connection)
+        require_safe_to_join(connection, self.path)
+        with translated(self.path):
+            return submissions.submit(connection, runs)
+
+    async def submit_with_async(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
+        if isinstance(connection, LentTransaction):
+            return await asyncio.get_running_loop().run_in_executor(None, connection.submit, runs)
+        from lineshaft.store.sqlite import joining
+
+        return await joining.submit_async(self.path, runs, connection)
+
+    def _join(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
+        from lineshaft.store.sqlite import joining
+
+        return joining.submit(self.path, runs, connection)
+
+    # Claims
+
+    async def claim(self, request: ClaimRequest) -> ClaimReply:
+        return (await self._writer.write(claims.claim, [request]))[0]
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
+        opens = any(outcome.slots or outcome.state not in FINAL for outcome in outcomes)
+        news = News.FINISHED | News.WORK if opens else News.FINISHED
+        return await self._writer.write(settlement.settle, outcomes, news)
+
+    async def mark_started(self, run_id: str, fence: int, worker: int) -> bool:
+        row = (run_id, fence, worker, self._clock.now_us())
+        return (await self._writer.write(settlement.mark_started, [row]))[0]
+
+    async def report(self, progress: Sequence[tuple[str, bytes]]) -> None:
+        await self._writer.write(settlement.report, progress, News.FINISHED)
+
+    # Leases
+
+    async def register(self, worker: NewWorker) -> int:
+        return (await self._writer.write(self._registry.register, [worker], News.WORK))[0]
+
+    def beat(self, worker: int, lease_us: int) -> bool:
+        return self._writer.write_blocking(self._beat, [(worker, lease_us)])[0]
+
+    async def unregister(self, worker: int) -> None:
+        await self._writer.write(self._registry.unregister, [worker], News.WORK)
+
+    async def rescue(self, now_us: int) -> Rescued:
+        return (await self._writer.write(self._rescue, [now_us], News.WORK | News.FINISHED))[0]
+
+    async def park(self, now_us: int) -> int:
+        return (await self._writer.write(self._park, [now_us]))[0]
+
+    async def cancel_requests(self, worker: int) -> Sequence[str]:
+        return await self._read(reads.cancel_requests, worker)
+
+    # Reads
+
+    async def view(self, run_ids: Sequence[str]) -> Sequence[RunView | None]:
+        return await self._read(reads.view, run_ids)
+
+    async def finished(self, run_ids: Sequence[str]) -> Sequence[RunView]:
+        return await self._read(reads.finished, run_ids)
+
+    async def listing(self, wanted: RunFilter) -> Sequence[RunView]:
+        return await self._read(reads.listing, wanted)
+
+    async def attempts(self, run_id: str) -> Sequence[AttemptView]:
+        return await self._read(reads.attempts, run_id)
+
+    async def progress(self, run_id: str) -> bytes | None:
+        return await self._read(reads.progress, run_id)
+
+    async def queues(self) -> Sequence[QueueView]:
+        return await self._read(reads.queues)
+
+    async def workers(self) -> Sequence[WorkerView]:
+        return await self._read(partial(reads.workers, self._registry))
+
+    async def slots(self) -> Sequence[SlotHolder]:
+        return await self._read(reads.slots)
+
+    async def pace_open_us(self, pace: Pace) -> int:
+        return await self._read(reads.pace_open_us, pace)
+
+    async def counts(self) -> dict[State, int]:
+        return await self._read(reads.counts)
+
+    async def facts(self) -> StoreFacts:
+        counts = await self.counts()
+        settings = await self._read(_settings)
+        return StoreFacts(
+            address=self.address,
+            engine=f"SQLite {sqlite3.sqlite_version}",
+            schema=REVISIONS[-1],
+            bytes=self._files.bytes_in_all(),
+            unfinished=sum(count for state, count in counts.items() if state not in FINAL),
+            finished=sum(count for state, count in counts.items() if state in FINAL),
+            details=settings,
+        )
+
+    async def _read(self, read: Callable[..., T], *args: Any) -> T:
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
+        if self._readers is None:
+            return self._read_now(read, *args)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, partial(self._read_now, read, *args))
+
+    def _read_now(self, read: Callable[..., T], *args: Any) -> T:
+        connection: OwnConnection | None = getattr(self._reading, "connection", None)
+        with translated(self.path):
+            if connection is None:
+                connection = self._files.connect()
+                connection.execute("PRAGMA query_only = ON")
+                self._reading.connection = connection
+                self._read_connections.append(connection)
+            return read(connection, *args)
+
+    # Operations
+
+    async def cancel(self, run_id: str, now_us: int) -> State:
+        return (await self._writer.write(cancelling.cancel, [(run_id, now_us)], News.CANCEL | News.FINISHED))[0]
+
+    async def prune(self, finished_before_us: int, now_us: int) -> Pruned:
+        gone = self._listening.take_gone()
+        if gone:
+            await self._writer.write(forget, gone)
+        return (await self._writer.write(pruning.prune, [(finished_before_us, now_us)]))[0]
+
+    async def backup(self, target: str, progress: Callable[[int, int], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(
+            None, backups.backup, self._files, Path(target), progress
+        )
+
+    # Transactions
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[LentTransaction]:
+        loan = await self._writer.borrow(bounds.WRITER_HOLD_S_MAX)
+        try:
+            yield LentTransaction(loan, self._sessions_module)
+        finally:
+            # Rolling back a revoked loan may wait for a statement to stop; it never waits for the writer.
+            loan.finish()
+
+    def connect(self) -> OwnConnection:
+        """A connection of the caller's own, safe to use beside ours and to submit with."""
+        return self._files.connect()
+
+    def _sessions_module(self) -> Sessions:
+        if self._sessions is None:
+            # SQLAlchemy takes a while to import, and most processes never write through it.
+            from lineshaft.store.sqlite.alchemy import Sessions
+
+            self._sessions = Sessions()
+        return self._sessions
+
+    # Wakes
+
+    def on_news(self, listener: Callable[[News], None]) -> Callable[[], None]:
+        return self._listening.subscribe(asyncio.get_running_loop(), listener, self._writer)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._listening.close()
+        if self._readers is None:
+            self._close_now()
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, self._close_now)
+
+    def _close_now(self) -> None:
+        self._writer.close()
+        if self._readers is not None:
+            self._readers.shutdown()
+        for connection in self._read_connections:
+            connection.close()
+        self._files.close()
+
+
+def _settings(connection: sqlite3.Connection) -> dict[str, str]:
+    names = ("journal_mode", "synchronous", "page_size", "page_count", "freelist_count")
+    return {name: str(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in names}

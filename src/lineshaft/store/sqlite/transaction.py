@@ -1,0 +1,62 @@
+"""A lent transaction as the engine and user code see it: parts, outcomes, sessions, one commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from lineshaft.store.sqlite import settlement, submissions
+from lineshaft.store.sqlite.connection import translate
+from lineshaft.store.sqlite.loan import Loan
+from lineshaft.store.values import Accepted, NewRun, Outcome
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
+
+    from lineshaft.store.sqlite.alchemy import Sessions
+
+
+class LentTransaction:
+    """One transaction on the store, in which several runs may each have a part (a savepoint)."""
+
+    def __init__(self, loan: Loan, sessions: Callable[[], Sessions]) -> None:
+        self._loan = loan
+        self._sessions = sessions
+
+    def savepoint(self) -> None:
+        self._loan.execute("SAVEPOINT lineshaft_part")
+
+    def release(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
+        """Settle, and end the part; where a fence was lost the part is rolled back whole."""
+        kept = self._loan.run(lambda connection: settlement.settle(connection, outcomes))
+        if all(kept):
+            self._loan.execute("RELEASE lineshaft_part")
+        else:
+            self.rollback_savepoint()
+        return kept
+
+    def rollback_savepoint(self) -> None:
+        self._loan.execute("ROLLBACK TO lineshaft_part")
+        self._loan.execute("RELEASE lineshaft_part")
+
+    def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
+        """Insert runs as part of this transaction."""
+
+        def insert(connection: sqlite3.Connection) -> Sequence[Accepted]:
+            try:
+                return submissions.submit(connection, runs)
+            except sqlite3.Error as error:
+                raise translate(error, self._loan.path) from error
+
+        return self._loan.run(insert)
+
+    def commit(self) -> None:
+        self._loan.commit()
+
+    def session(self) -> Session:
+        return self._sessions().session(self._loan)
+
+    def async_session(self) -> AsyncSession:
+        return self._sessions().async_session(self._loan)

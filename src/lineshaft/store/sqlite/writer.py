@@ -1,0 +1,357 @@
+"""Group commit: one thread owns the write connection and gathers what everybody wants written.
+
+It flushes when it is free, not on a timer: an idle system has the latency of one commit, and a busy one has
+thousands of rows in each. Writes of the same kind in one flush become one call, and so a few statements
+whatever their number. A flush that fails on its content is bisected until the culprit fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any, Protocol, TypeVar
+
+from lineshaft.core import bounds
+from lineshaft.core.errors import StoreFull, StoreUnavailable
+from lineshaft.store.sqlite.connection import translate
+from lineshaft.store.sqlite.files import StoreFiles
+from lineshaft.store.sqlite.loan import LentConnection, Loan
+from lineshaft.store.values import News
+
+Row = TypeVar("Row", contravariant=True)
+Result = TypeVar("Result", covariant=True)
+
+NO_NEWS = News(0)
+
+
+class Write(Protocol[Row, Result]):
+    """One kind of write: rows in, a result for each of them out, inside an open transaction."""
+
+    def __call__(self, connection: sqlite3.Connection, rows: Sequence[Row], /) -> Sequence[Result]: ...
+
+
+AfterCommit = Callable[[News], None]
+"""Called on the writing thread with what the commit just made may mean to others."""
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """Rows that one caller wants written, and whom to tell."""
+
+    write: Write[Any, Any]
+    rows: Sequence[Any]
+    future: Future[Any] | asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+    news: News
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _LoanWanted:
+    loan: Loan
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+class Writer:
+    """Writes for one process.
+
+    With `threaded=False` everything happens on the event loop, which is what a simulation wants.
+    """
+
+    def __init__(self, files: StoreFiles, after_commit: AfterCommit, *, threaded: bool = True) -> None:
+        self._files = files
+        self._after_commit = after_commit
+        self._connection = files.connect()
+        self._lent_lazily: LentConnection | None = None
+        self._wanted: queue.SimpleQueue[_Wanted | _LoanWanted | None] = queue.SimpleQueue()
+        self._threaded = threaded
+        self._rows_waiting = 0
+        self._room = threading.Condition()
+        self._closed = False
+        self._lent = False
+        self._inline_scheduled = False
+        self._thread = threading.Thread(target=self._serve, name="lineshaft-writer", daemon=True)
+        if threaded:
+            self._thread.start()
+
+    # What callers use
+
+    async def write(
+        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS
+    ) -> Sequence[Result]:
+        """Write rows in the next group commit; returns when it is durable."""
+        loop = asyncio.get_running_loop()
+        while self._rows_waiting > bounds.WRITER_BACKLOG_ROWS_MAX:
+            await loop.run_in_executor(None, self._wait_for_room)
+        wanted = _Wanted(write, rows, loop.create_future(), loop, news)
+        self._put(wanted, len(rows))
+        # A caller that is cancelled does not undo a write under way: it may already be durable.
+        result: Sequence[Result] = await asyncio.shield(_as_asyncio(wanted.future))
+        return result
+
+    def write_blocking(
+        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS
+    ) -> Sequence[Result]:
+        """The same for a thread without an event loop."""
+        future: Future[Any] = Future()
+        wanted = _Wanted(write, rows, future, None, news)
+        if self._threaded:
+            self._put(wanted, len(rows))
+        else:
+            self._flush([wanted])
+            self._tell([wanted])
+        result: Sequence[Result] = future.result()
+        return result
+
+    async def borrow(self, hold_s: float) -> Loan:
+        """Borrow the writer for user code; it must be given back by `Loan.finish`."""
+        loop = asyncio.get_running_loop()
+        loan = Loan(self._lent_connection, hold_s, self._loan_returned)
+        wanted = _LoanWanted(loan, loop.create_future(), loop)
+        self._put(wanted, 0)
+        try:
+            await asyncio.shield(wanted.future)
+        except asyncio.CancelledError:
+            # Granted or not yet: it is given back the moment it is granted.
+            loan.abandon()
+            raise
+        return loan
+
+    def close(self) -> None:
+        """Write what waits, checkpoint, close. Later writes are refused."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._threaded:
+            self._wanted.put(None)
+            self._thread.join()
+        else:
+            self._serve_inline()
+        with self._files.gate.entered():
+            self._files.checkpoint(self._connection, force=True)
+        self._connection.close()
+        if self._lent_lazily is not None:
+            self._lent_lazily.raw.close()
+
+    # How it is done
+
+    def _put(self, wanted: _Wanted | _LoanWanted, rows: int) -> None:
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
+        with self._room:
+            self._rows_waiting += rows
+        self._wanted.put(wanted)
+        if not self._threaded and not self._inline_scheduled:
+            self._inline_scheduled = True
+            asyncio.get_running_loop().call_soon(self._serve_inline)
+
+    def _wait_for_room(self) -> None:
+        with self._room:
+            self._room.wait_for(
+                lambda: self._rows_waiting <= bounds.WRITER_BACKLOG_ROWS_MAX or self._closed, timeout=1.0
+            )
+
+    def _serve(self) -> None:
+        while True:
+            first = self._wanted.get()
+            if first is None:
+                return
+            if not self._serve_one_flush(first):
+                return
+
+    def _serve_one_flush(self, first: _Wanted | _LoanWanted) -> bool:
+        """Serve one flush and the loan behind it, if any; false when asked to stop."""
+        batch: list[_Wanted] = []
+        item: _Wanted | _LoanWanted | None = first
+        rows = 0
+        while isinstance(item, _Wanted):
+            batch.append(item)
+            rows += len(item.rows)
+            if rows >= bounds.FLUSH_ROWS_MAX:
+                item = None
+                break
+            try:
+                item = self._wanted.get_nowait()
+            except queue.Empty:
+                item = None
+                break
+            if item is None:
+                self._flush_and_tell(batch)
+                return False
+        if batch:
+            self._flush_and_tell(batch)
+        if isinstance(item, _LoanWanted):
+            self._lend(item)
+        return True
+
+    def _serve_inline(self) -> None:
+        self._inline_scheduled = False
+        while not self._lent and not self._wanted.empty():
+            first = self._wanted.get()
+            if first is not None:
+                self._serve_one_flush(first)
+
+    def _flush_and_tell(self, batch: list[_Wanted]) -> None:
+        self._flush(batch)
+        with self._room:
+            self._rows_waiting -= sum(len(wanted.rows) for wanted in batch)
+            self._room.notify_all()
+        self._tell(batch)
+
+    def _flush(self, batch: list[_Wanted]) -> None:
+        """Write a batch in one transaction, or, where its content fails, each half in its own."""
+        try:
+            with self._files.gate.entered():
+                self._commit(batch)
+                self._files.checkpoint(self._connection)
+        except _ContentError as failure:
+            if len(batch) == 1:
+                batch[0].error = failure.cause
+                return
+            middle = len(batch) // 2
+            self._flush(batch[:middle])
+            self._flush(batch[middle:])
+            return
+        except Exception as error:
+            for wanted in batch:
+                wanted.error = self._translated(error)
+            return
+        self._after_commit(reduce(or_, (wanted.news for wanted in batch)))
+
+    def _commit(self, batch: list[_Wanted]) -> None:
+        kinds: dict[Write[Any, Any], list[_Wanted]] = {}
+        for wanted in batch:
+            kinds.setdefault(wanted.write, []).append(wanted)
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            for write, group in kinds.items():
+                self._write_group(write, group)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _write_group(self, write: Write[Any, Any], group: list[_Wanted]) -> None:
+        rows = group[0].rows if len(group) == 1 else [row for wanted in group for row in wanted.rows]
+        try:
+            results = write(self._connection, rows)
+        except Exception as error:
+            cause = self._translated(error)
+            if isinstance(cause, StoreFull | StoreUnavailable):
+                raise cause from error
+            raise _ContentError(cause) from error
+        start = 0
+        for wanted in group:
+            wanted.result = results[start : start + len(wanted.rows)]
+            start += len(wanted.rows)
+
+    def _translated(self, error: Exception) -> Exception:
+        return translate(error, self._files.path) if isinstance(error, sqlite3.Error) else error
+
+    def _tell(self, batch: list[_Wanted]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Wanted]] = {}
+        for wanted in batch:
+            if wanted.loop is None:
+                _resolve(wanted)
+            else:
+                by_loop.setdefault(wanted.loop, []).append(wanted)
+        for loop, group in by_loop.items():
+            _soon(loop, _resolve_all, group)
+
+    # Loans
+
+    def _lend(self, wanted: _LoanWanted) -> None:
+        """Stand still while user code holds the write lock, for a bounded time."""
+        if not self._threaded:
+            self._lent = True
+            try:
+                wanted.loan.open()
+            except Exception as error:
+                self._lent = False
+                _refuse(wanted, self._translated(error))
+            else:
+                _grant(wanted)
+            return
+        with self._files.gate.entered():
+            try:
+                wanted.loan.open()
+            except Exception as error:
+                _soon(wanted.loop, _refuse, wanted, self._translated(error))
+                return
+            _soon(wanted.loop, _grant, wanted)
+            wanted.loan.wait_until_returned()
+            self._files.checkpoint(self._connection)
+        self._after_commit(News.ALL & ~News.LISTENERS)
+
+    def _lent_connection(self) -> LentConnection:
+        """The connection of lent transactions, opened by the first."""
+        if self._lent_lazily is None:
+            self._lent_lazily = LentConnection(self._files.connect(), self._files.path)
+        return self._lent_lazily
+
+    def _loan_returned(self) -> None:
+        """Called by an inline loan, which nobody waits for on a thread."""
+        if not self._threaded:
+            self._lent = False
+            self._after_commit(News.ALL & ~News.LISTENERS)
+            self._serve_inline()
+
+
+class _ContentError(Exception):
+    """A write refused its rows, as opposed to a store that cannot write at all."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _as_asyncio(future: Future[Any] | asyncio.Future[Any]) -> asyncio.Future[Any]:
+    assert isinstance(future, asyncio.Future)
+    return future
+
+
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        # That loop has been closed meanwhile: nobody is left to tell, and what was written stands.
+        for arg in args:
+            if isinstance(arg, _LoanWanted):
+                arg.loan.abandon()
+
+
+def _resolve_all(group: list[_Wanted]) -> None:
+    for wanted in group:
+        _resolve(wanted)
+
+
+def _resolve(wanted: _Wanted) -> None:
+    if wanted.future.done():
+        return
+    if wanted.error is not None:
+        wanted.future.set_exception(wanted.error)
+        if isinstance(wanted.future, asyncio.Future):
+            wanted.future.exception()  # its caller may have been cancelled; that is no warning's business
+    else:
+        wanted.future.set_result(wanted.result)
+
+
+def _grant(wanted: _LoanWanted) -> None:
+    if not wanted.future.done():
+        wanted.future.set_result(None)
+
+
+def _refuse(wanted: _LoanWanted, error: Exception) -> None:
+    if not wanted.future.done():
+        wanted.future.set_exception(error)
+        wanted.future.exception()
