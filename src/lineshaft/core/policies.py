@@ -102,7 +102,9 @@ class Rate:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise InvalidSetting(f"Rate is {self.count!r}; it must be a whole number of at least 1.")
         if not 0 < self.per_seconds <= 31 * 86_400:
-            raise InvalidSetting(f"Rate per_seconds is {self.per_seconds!r}; it must be above 0, at most 31 days.")
+            raise InvalidSetting(
+                f"Rate per_seconds is {self.per_seconds!r}; it must be above 0, at most 31 days."
+            )
         _check_per("Rate", self.per)
 
 

@@ -31,8 +31,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     # claimed · cancelled · paused · no live worker can execute it
     State.READY: frozenset({State.RUNNING, State.CANCELLED, State.PAUSED, State.PARKED}),
     # any end · a retry or a hand-back · waiting durably · compensating · refused by the present code
-    State.RUNNING: FINAL
-    | {State.SCHEDULED, State.READY, State.WAITING, State.COMPENSATING, State.PARKED},
+    State.RUNNING: FINAL | {State.SCHEDULED, State.READY, State.WAITING, State.COMPENSATING, State.PARKED},
     # what it waited for came, or it must unwind
     State.WAITING: frozenset({State.READY, State.COMPENSATING, State.CANCELLED, State.PAUSED}),
     # compensation ends · the worker is lost or hands it back

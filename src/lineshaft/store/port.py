@@ -164,6 +164,12 @@ class Transactions(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Borrow the writer; rolled back unless committed when the block ends."""
 
+    def connect(self) -> Any:
+        """A raw connection of the caller's own."""
+
+    def engine(self) -> Any:
+        """A SQLAlchemy engine of the caller's own."""
+
 
 class Wakes(Protocol):
     """Hearing of commits that others made."""

@@ -7,16 +7,27 @@ import inspect
 import math
 import subprocess
 import sys
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, computed_field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    computed_field,
+    field_validator,
+)
 from typing_extensions import TypeAliasType, TypedDict
 
 from lineshaft.core.bounds import PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX
@@ -105,6 +116,14 @@ class Hidden(BaseModel):
 
 class Tree(BaseModel):
     children: list[Tree] = []
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
 
 
 class Angry:
@@ -225,6 +244,11 @@ EXACT = [
     (Tree, Tree(children=[Tree(), Tree(children=[Tree()])])),
     (Loose, Loose(when=NOW, tags=frozenset("abc"))),
     (Sequence[int], [1, 2]),
+    (deque[int], deque([1, 2])),
+    (defaultdict[str, list[int]], defaultdict(list, a=[1])),
+    (Path | str, Path("/a")),
+    (Annotated[bytes, AfterValidator(lambda value: value)] | str, b"\xff"),
+    (Annotated[Cat | Dog, Field(discriminator="kind")], Dog(kind="dog")),
 ]
 
 
@@ -272,6 +296,7 @@ REFUSED_AT_ENCODING = [
     (list[Order], [UrgentOrder(id="1", cents=2)], r"\[0\]"),
     (Order, Order.model_construct(id="1", cents="2"), "cents"),
     (Sequence[int], (1, 2), "would come back as list"),
+    (deque[int], deque([1], maxlen=3), "maxlen"),
     (SecretStr, SecretStr("hunter2"), "look it up in the task"),
     (Loose, Loose(when="2026-01-01T00:00:00"), "when: str"),
     (Loose, Loose(factor=math.nan), "factor"),
@@ -310,6 +335,7 @@ REFUSED_AT_VALIDATION = [
     (datetime | str, 5),
     (Decimal, Decimal("NaN")),
     (None, 0),
+    (Options, {"level": Level.LOW, "more": 1}),
 ]
 
 
@@ -371,6 +397,11 @@ def test_the_size_of_a_payload_is_bounded() -> None:
         codec.encode("a" * (PAYLOAD_BYTES_MAX - 1))
     with pytest.raises(PayloadTooLarge, match="the bound is 10"):
         ValueCodec("the value", str, payload_bytes_max=10).encode("a" * 9)
+
+
+def test_tags_are_the_same_in_every_process() -> None:
+    hint = Annotated[bytes, AfterValidator(lambda value: value)] | str
+    assert ValueCodec("the value", hint).encode(b"a") == b'{"$member":"bytes","value":"YQ=="}'
 
 
 def test_messages_never_carry_a_huge_value() -> None:

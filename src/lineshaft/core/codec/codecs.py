@@ -214,7 +214,6 @@ class _Wire:
 
     __slots__ = (
         "_payload_bytes_max",
-        "_serializer",
         "_to_json",
         "_from_json",
         "_what",
@@ -230,7 +229,6 @@ class _Wire:
         compare_whole: Callable[[Any, Any, set[str]], None],
     ) -> None:
         self.validator = made.validator
-        self._serializer = made.serializer
         self._to_json = made.serializer.to_json
         self._from_json = made.validator.validate_json
         self._what = what[:1].upper() + what[1:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import date, datetime, time, timedelta
@@ -178,9 +179,12 @@ def _compare_times(sent: time, arrived: time, _notes: set[str]) -> None:
 
 
 def _compare_others(sent: Any, arrived: Any, notes: set[str]) -> None:
+    for name in ("maxlen", "default_factory"):  # of a deque, of a defaultdict
+        if getattr(sent, name, None) != getattr(arrived, name, None):
+            raise Differs(sent, arrived, f"its {name} changes")
     if isinstance(sent, dict):
         _compare_dicts(sent, arrived, notes)
-    elif isinstance(sent, (list, tuple)):
+    elif isinstance(sent, (list, tuple, deque)):
         _compare_sequences(sent, arrived, notes)
     elif isinstance(sent, (set, frozenset)):
         _compare_sets(sent, arrived, notes)

@@ -67,8 +67,10 @@ def _adapter(marker: _Only | _Named) -> TypeAdapter[Any]:
 
 
 def _config() -> Any:
-    """For Pydantic's `ConfigDict` and the core's `CoreConfig` alike."""
+    """For Pydantic's `ConfigDict` and the core's `CoreConfig`, which name one thing differently."""
     return {
+        "extra": "forbid",
+        "extra_fields_behavior": "forbid",
         "strict": True,
         "ser_json_bytes": "base64",
         "val_json_bytes": "base64",
@@ -190,10 +192,17 @@ def _is_plain_key(hint: Any) -> bool:
 
 
 def name_of(hint: Any) -> str:
-    """A hint as its user wrote it, more or less."""
-    if isinstance(hint, type) and get_origin(hint) is None:
-        return hint.__name__
-    return str(hint).replace("typing.", "")
+    """A hint as its user wrote it, without what is annotated to it: the same in every process."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return name_of(parts[0])
+    if origin is Literal:
+        return f"Literal[{', '.join(map(repr, parts))}]"
+    if origin is Union or origin is types.UnionType:
+        return " | ".join(map(name_of, parts))
+    if origin is not None:
+        return f"{name_of(origin)}[{', '.join(map(name_of, parts))}]"
+    return "..." if hint is ... else getattr(hint, "__name__", str(hint))
 
 
 class _Only:

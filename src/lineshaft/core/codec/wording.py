@@ -8,6 +8,9 @@ from typing import Any
 EXTRACT_CHARS_MAX = 200
 PROBLEMS_MAX = 10
 
+_MACHINERY = ("[key]", "json-or-python[", "function-", "chain[", "union[", "tagged-union[", "nullable[")
+"""How parts of a path begin that name Pydantic's inner workings and no place in the value."""
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 _short.maxdict = _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = 4
@@ -69,6 +72,8 @@ def path_text(parts: Any) -> str:
     """A path into a value, such as `order.lines[3].price`."""
     text = ""
     for part in parts:
+        if isinstance(part, str) and part.startswith(_MACHINERY):
+            continue
         if isinstance(part, str) and part.isidentifier():
             text += f".{part}" if text else part
         else:

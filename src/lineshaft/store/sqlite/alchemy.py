@@ -19,7 +19,16 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, QueuePool, RootTransaction, create_engine, event
+from sqlalchemy import (
+    Connection,
+    Engine,
+    NullPool,
+    PoolProxiedConnection,
+    QueuePool,
+    RootTransaction,
+    create_engine,
+    event,
+)
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteExecutionContext
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
@@ -49,7 +58,7 @@ class Sessions:
     def session(self, loan: Loan) -> Session:
         """A session for the thread that calls."""
         loan.run(self._prepare)
-        return _LentSession(_LentConnection(self._engine, loan.run))
+        return _LentSession(_LentConnection(self._engine, self._engine.raw_connection(), loan.run))
 
     def async_session(self, loan: Loan) -> AsyncSession:
         """A session for an event loop, which is never blocked: every statement runs in a thread.
@@ -61,8 +70,9 @@ class Sessions:
         def run(use: Callable[[sqlite3.Connection], T]) -> T:
             return await_(_in_thread(self._executor, loan, use))
 
-        connection = _LentConnection(self._async_engine.sync_engine, run)
-        return AsyncSession(AsyncConnection(self._async_engine, connection), sync_session_class=_LentSession)
+        engine = self._async_engine
+        connection = _LentConnection(engine.sync_engine, self._engine.raw_connection(), run)
+        return AsyncSession(AsyncConnection(engine, connection), sync_session_class=_LentSession)
 
     @staticmethod
     def settle(session: Session) -> None:
@@ -126,7 +136,12 @@ class Sessions:
 
     @cached_property
     def _async_engine(self) -> AsyncEngine:
-        return create_async_engine("sqlite+lineshaft_async://", creator=_Shim, poolclass=NullPool)
+        engine = create_async_engine("sqlite+lineshaft_async://", creator=_Shim, poolclass=NullPool)
+        # An async pool may only be asked by a coroutine. Connecting to a loan waits for nothing, so sessions
+        # are opened through the pool of the other engine, and this one is told here what a first connect tells.
+        with self._engine.connect() as connection:
+            engine.dialect.initialize(connection)
+        return engine
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Give the connection the SQL functions that SQLAlchemy expects, once."""
@@ -150,9 +165,9 @@ def _refuse(*_: object) -> NoReturn:
 class _LentSession(Session):
     """A session on a lent transaction: it may do anything but end it."""
 
-    def __init__(self, bind: Connection) -> None:
+    def __init__(self, bind: Connection, **options: Any) -> None:
         # Whatever transaction object a user gets hold of, its commit and rollback reach our connection.
-        super().__init__(bind, join_transaction_mode="control_fully")
+        super().__init__(bind, join_transaction_mode="control_fully", **options)
         self._lent = bind
 
     def get_bind(self, *_: Any, **__: Any) -> Connection:
@@ -179,9 +194,9 @@ class _LentSession(Session):
 class _LentConnection(Connection):
     """SQLAlchemy's view of a loan: in a transaction from the start, and never in another one."""
 
-    def __init__(self, engine: Engine, run: _Run) -> None:
-        super().__init__(engine)
-        shim: Any = self.connection.dbapi_connection
+    def __init__(self, engine: Engine, pooled: PoolProxiedConnection, run: _Run) -> None:
+        super().__init__(engine, pooled)
+        shim: Any = pooled.dbapi_connection
         shim.run = run
         super().begin()
 
@@ -289,7 +304,7 @@ class _Dialect(SQLiteDialect_pysqlite):
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
         # A block that is left because the transaction is over has nothing to roll back, and an error to tell.
-        with suppress(TransactionTooLong):
+        with suppress(TransactionTooLong, TransactionRefused):
             super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]
 
 

@@ -41,7 +41,9 @@ def backup(files: StoreFiles, target: Path, progress: Callable[[int, int], None]
                 # One read transaction over all steps: the copy never has to start over under load.
                 source.execute("BEGIN")
                 source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                source.backup(copy, pages=PAGES_A_STEP, progress=lambda _, left, total: progress(total - left, total))
+                source.backup(
+                    copy, pages=PAGES_A_STEP, progress=lambda _, left, total: progress(total - left, total)
+                )
                 source.execute("COMMIT")
                 copy.execute("PRAGMA journal_mode = DELETE")
             finally:
@@ -92,9 +94,7 @@ def _free(connection: sqlite3.Connection) -> Restored:
     # does, at-most-once ones included.
     connection.execute("UPDATE lineshaft_worker SET boot_id = 'before the restore'")
     connection.execute("DELETE FROM lineshaft_listener")
-    connection.execute(
-        f"UPDATE sqlite_sequence SET seq = seq + {FENCE_JUMP} WHERE name = 'lineshaft_worker'"
-    )
+    connection.execute(f"UPDATE sqlite_sequence SET seq = seq + {FENCE_JUMP} WHERE name = 'lineshaft_worker'")
     connection.execute("COMMIT")
     return Restored(unfinished, running)
 

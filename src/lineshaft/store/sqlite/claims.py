@@ -91,7 +91,9 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
     rows: list[list[Any]] = []
     more = False
     for rows_max, group in gates.by_rows().items():
-        taken = fetch(connection, _TAKE, (pack([(share.lane.id, share.order_us_max) for share in group]), rows_max))
+        taken = fetch(
+            connection, _TAKE, (pack([(share.lane.id, share.order_us_max) for share in group]), rows_max)
+        )
         more = more or len(taken) >= rows_max
         rows += taken
     gates.pay(_count_by_lane(rows))
@@ -165,4 +167,3 @@ def _count_by_lane(rows: list[list[Any]]) -> dict[int, int]:
     for row in rows:
         counts[row[1]] = counts.get(row[1], 0) + 1
     return counts
-

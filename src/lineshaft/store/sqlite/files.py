@@ -60,4 +60,3 @@ class StoreFiles:
 
     def close(self) -> None:
         self.gate.close()
-

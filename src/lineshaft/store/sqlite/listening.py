@@ -60,7 +60,9 @@ class Listening:
 
     # Listening, on an event loop
 
-    def subscribe(self, loop: asyncio.AbstractEventLoop, listener: Listener, writer: Writer) -> Callable[[], None]:
+    def subscribe(
+        self, loop: asyncio.AbstractEventLoop, listener: Listener, writer: Writer
+    ) -> Callable[[], None]:
         with self._lock:
             number = next(self._numbers)
             self._listeners[number] = (loop, listener)

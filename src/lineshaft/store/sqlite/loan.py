@@ -67,7 +67,9 @@ class Loan:
     one, by an interrupt) and can write nothing more.
     """
 
-    def __init__(self, lent: Callable[[], LentConnection], hold_s: float, returned: Callable[[], None]) -> None:
+    def __init__(
+        self, lent: Callable[[], LentConnection], hold_s: float, returned: Callable[[], None]
+    ) -> None:
         self._lent_lazily = lent
         self._lent: LentConnection | None = None
         self._hold_s = hold_s

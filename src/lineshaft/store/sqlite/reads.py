@@ -38,7 +38,9 @@ _FINISHED = f"""json_array(
     run.finished_us, run.wall_us, run.cpu_us"""
 
 _ARGS = "coalesce(run.args, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'args'))"
-_RESULT = "coalesce(run.result, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'result'))"
+_RESULT = (
+    "coalesce(run.result, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'result'))"
+)
 
 _VIEW = f"""
 SELECT json_group_array(json(view)) FROM (

@@ -13,7 +13,9 @@ from lineshaft.store.sqlite.files import StoreFiles
 
 def revision(connection: sqlite3.Connection) -> str | None:
     """The revision that the file is at; None where it has no tables of ours."""
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+    names = {
+        row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    }
     if VERSION_TABLE not in names:
         return None
     row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()

@@ -17,7 +17,16 @@ from lineshaft.core.clock import Clock, SystemClock
 from lineshaft.core.errors import StoreUnavailable
 from lineshaft.core.states import FINAL, State
 from lineshaft.store.migrations import REVISIONS
-from lineshaft.store.sqlite import backups, cancelling, claims, leases, pruning, reads, settlement, submissions
+from lineshaft.store.sqlite import (
+    backups,
+    cancelling,
+    claims,
+    leases,
+    pruning,
+    reads,
+    settlement,
+    submissions,
+)
 from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.connection import OwnConnection, require_safe_to_join, translated
 from lineshaft.store.sqlite.files import StoreFiles
@@ -46,6 +55,8 @@ from lineshaft.store.values import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from lineshaft.store.sqlite.alchemy import Sessions
 
 T = TypeVar("T")
@@ -210,7 +221,9 @@ class SqliteStore:
     # Operations
 
     async def cancel(self, run_id: str, now_us: int) -> State:
-        return (await self._writer.write(cancelling.cancel, [(run_id, now_us)], News.CANCEL | News.FINISHED))[0]
+        return (await self._writer.write(cancelling.cancel, [(run_id, now_us)], News.CANCEL | News.FINISHED))[
+            0
+        ]
 
     async def prune(self, finished_before_us: int, now_us: int) -> Pruned:
         gone = self._listening.take_gone()
@@ -237,6 +250,10 @@ class SqliteStore:
     def connect(self) -> OwnConnection:
         """A connection of the caller's own, safe to use beside ours and to submit with."""
         return self._files.connect()
+
+    def engine(self) -> Engine:
+        """A SQLAlchemy engine whose connections are such."""
+        return self._sessions_module().engine(self.connect)
 
     def _sessions_module(self) -> Sessions:
         if self._sessions is None:

@@ -1,0 +1,82 @@
+"""One attempt in flight: the run it is of, how long it has taken, and whether it is to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from lineshaft.core.clock import thread_cpu_ns
+from lineshaft.engine.declare import Declaration
+from lineshaft.store.values import Claimed, Gate, Slots
+
+
+class Stop(Enum):
+    """Why an attempt is stopped from outside."""
+
+    CANCELLED = auto()
+    DRAINED = auto()
+    LEASE_LOST = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What a worker keeps of a run that it holds."""
+
+    run: Claimed
+    task: Declaration
+    place: str
+    gates: tuple[Gate, ...]
+    started_us: int = 0
+    cpu_ns: int = 0
+    stop: Stop | None = None
+    running: asyncio.Task[Any] | None = None
+    begun: bool = False
+    """Whether user code may have started; what has not is handed back at once."""
+    timed_out: bool = False
+    reported: bool = field(default=False)
+
+    @property
+    def number(self) -> int:
+        return self.run.attempts + 1
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The concurrency limits of which it holds a slot."""
+        if not self.gates:
+            return ()
+        return tuple(gate.key for gate in self.gates if isinstance(gate, Slots))
+
+    def interrupt(self, stop: Stop) -> None:
+        """Stop it: an async function gets a CancelledError, a thread is asked, a process is killed."""
+        if self.stop is None:
+            self.stop = stop
+            if self.running is not None:
+                self.running.cancel()
+
+    @property
+    def stopped(self) -> bool:
+        return self.stop is not None or self.timed_out
+
+
+@types.coroutine
+def metered(attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Drive a coroutine and charge the CPU time of its own steps, and of nothing between them, to the attempt."""
+    send, throw = coroutine.send, coroutine.throw
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        began_ns = thread_cpu_ns()
+        try:
+            yielded = send(value) if error is None else throw(error)
+        except StopIteration as done:
+            return done.value
+        finally:
+            attempt.cpu_ns += thread_cpu_ns() - began_ns
+        try:
+            value, error = (yield yielded), None
+        except BaseException as thrown:
+            error = thrown

@@ -1,0 +1,126 @@
+"""Fetching runs: wait until there is room and reason, claim a batch, hand it to execution."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from lineshaft.core.clock import Clock
+from lineshaft.core.errors import LineshaftError
+from lineshaft.engine.fairness import share_out
+from lineshaft.engine.registry import Registry
+from lineshaft.store.port import Claims
+from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, LaneShare, OpenLane
+
+_log = logging.getLogger("lineshaft")
+PAUSE_S_MAX = 5.0
+"""Longest pause between two tries when the store cannot be reached."""
+
+
+class Fetcher:
+    """Claims for one worker."""
+
+    def __init__(
+        self,
+        *,
+        store: Claims,
+        clock: Clock,
+        registry: Registry,
+        queues: frozenset[str],
+        free: Callable[[], Mapping[str, int]],
+        place_of: Callable[[Lane], str | None],
+        idle: Callable[[], bool],
+        take: Callable[[Sequence[Claimed]], None],
+    ) -> None:
+        """`free` says how many more runs each place can take, `take` accepts what was claimed."""
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._queues = queues
+        self._free = free
+        self._place_of = place_of
+        self._idle = idle
+        self._take = take
+        self._wake = asyncio.Event()
+        self._after_lane = -1
+        self._turn = 0
+        self._next_due_us: int | None = None
+        self._alone = False
+        self.backlog = False
+        """Whether the last claim left ready runs behind, for want of room."""
+        self.failing_since_s: float | None = None
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+        self._wake.set()
+
+    def due_at(self, due_us: int) -> None:
+        """Something will be due then."""
+        if self._next_due_us is None or due_us < self._next_due_us:
+            self._next_due_us = due_us
+            self._wake.set()
+
+    async def serve(self, worker: Callable[[], int]) -> None:
+        """Claim until cancelled. `worker` names the present incarnation."""
+        pause_s = 0.05
+        while True:
+            self._wake.clear()
+            if self._may_claim():
+                try:
+                    again = await self._claim(worker())
+                    pause_s = 0.05
+                    self.failing_since_s = None
+                except LineshaftError as error:
+                    if self.failing_since_s is None:
+                        self.failing_since_s = self._clock.monotonic_s()
+                        _log.warning("Claiming waits for the store: %s", error)
+                    await self._clock.sleep(pause_s)
+                    pause_s = min(pause_s * 2, PAUSE_S_MAX)
+                    continue
+                if again:
+                    continue
+            await self._wait()
+
+    def _may_claim(self) -> bool:
+        if self._alone:
+            # Suspects execute with nothing beside them; nothing is claimed until they are done.
+            return self._idle()
+        return any(free > 0 for free in self._free().values())
+
+    async def _claim(self, worker: int) -> bool:
+        """Claim once; whether to claim again at once."""
+        self._turn += 1
+        idle = self._idle()
+        free = self._free()
+        request = ClaimRequest(
+            worker=worker,
+            now_us=self._clock.now_us(),
+            plan=lambda lanes: self._plan(lanes, free),
+            after_lane=self._after_lane,
+            idle=idle,
+        )
+        reply: ClaimReply = await self._store.claim(request)
+        self._after_lane = reply.last_lane
+        self._next_due_us = reply.next_due_us
+        self._alone = reply.suspects_wait
+        self.backlog = reply.more
+        if reply.runs:
+            self._take(reply.runs)
+        return reply.more and bool(reply.runs) and self._may_claim()
+
+    def _plan(self, lanes: Sequence[OpenLane], free: Mapping[str, int]) -> Sequence[LaneShare]:
+        """Called by the store inside its transaction, on whatever thread that has."""
+        if self._queues:
+            lanes = [lane for lane in lanes if lane.lane.queue in self._queues]
+        return share_out(lanes, self._place_of, self._registry.gates, free, self._turn)
+
+    async def _wait(self) -> None:
+        timeout_s = None
+        if self._next_due_us is not None:
+            timeout_s = max(0.0, (self._next_due_us - self._clock.now_us()) / 1_000_000) + 0.000_5
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._wake.wait()
+        except TimeoutError:
+            self._next_due_us = None

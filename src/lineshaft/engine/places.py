@@ -1,0 +1,73 @@
+"""Where attempts execute, and how many more each place can take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lineshaft.core import bounds
+from lineshaft.engine.declare import Declaration
+from lineshaft.engine.registry import Registry
+from lineshaft.engine.transact import GROUP_MAX
+
+LOOP, THREAD, PROCESS, TRANSACTION = "loop", "thread", "process", "transaction"
+"""Places; each batch task is a place of its own besides."""
+BATCHES_AHEAD = 2
+"""Batches of one task that a worker holds: one executes while the next gathers."""
+
+
+def place_of(task: Declaration) -> str:
+    """Where the runs of a task execute."""
+    if task.batch is not None:
+        return f"batch of {task.name} {task.version}"
+    if task.signature.transaction is not None:
+        return TRANSACTION
+    if task.run_in == "process":
+        return PROCESS
+    return LOOP if task.is_async else THREAD
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How much one worker executes at once."""
+
+    on_loop: int = bounds.CONCURRENCY_ASYNC
+    threads: int = bounds.CONCURRENCY_THREAD
+    processes: int = 2
+
+
+class Places:
+    """Counts what is in flight where."""
+
+    def __init__(self, registry: Registry, concurrency: Concurrency) -> None:
+        self._capacity = {
+            LOOP: concurrency.on_loop,
+            THREAD: concurrency.threads,
+            PROCESS: concurrency.processes * 2,
+            TRANSACTION: GROUP_MAX * 4,
+        }
+        for task in registry.tasks():
+            if task.batch is not None:
+                self._capacity[place_of(task)] = task.batch * BATCHES_AHEAD
+        self._used = dict.fromkeys(self._capacity, 0)
+        self._threads_busy = 0
+
+    def add(self, place: str, count: int) -> None:
+        self._used[place] += count
+
+    def thread_busy(self, change: int) -> None:
+        """A thread began or ended; one that outlasts its attempt keeps its place taken."""
+        self._threads_busy += change
+
+    def free(self) -> Mapping[str, int]:
+        free = {place: capacity - self._used[place] for place, capacity in self._capacity.items()}
+        free[THREAD] = min(free[THREAD], self._capacity[THREAD] - self._threads_busy)
+        return free
+
+    def is_roomy(self) -> bool:
+        """Whether some place is half empty: claiming for less than that is not worth a transaction."""
+        return any(self._used[place] * 2 <= capacity for place, capacity in self._capacity.items())
+
+    @property
+    def in_flight(self) -> int:
+        return sum(self._used.values())

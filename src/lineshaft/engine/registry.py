@@ -1,0 +1,91 @@
+"""The tasks and queues of one app, and what applies to a lane of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lineshaft.core.errors import DeclarationError
+from lineshaft.core.policies import Limit, Rate
+from lineshaft.engine.declare import Declaration, check_limits, check_name
+from lineshaft.store.values import Gate, Lane, Pace, Slots
+
+DEFAULT_QUEUE = "default"
+DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDeclaration:
+    """A queue with limits of its own; a queue that needs none has no declaration."""
+
+    name: str
+    limits: tuple[Limit | Rate, ...]
+
+
+class Registry:
+    """What an app declares. Tasks are found by name and version."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[str, str], Declaration] = {}
+        self._queues: dict[str, QueueDeclaration] = {}
+        self._gates: dict[Lane, tuple[Gate, ...]] = {}
+
+    def add(self, task: Declaration) -> None:
+        other = self._tasks.get((task.name, task.version))
+        if other is not None and other.target != task.target:
+            raise DeclarationError(
+                f"Task {task.name!r} (version {task.version}) is declared twice: at {other.where} and at"
+                f" {task.where}.",
+                hint="Give one of them name=… or another version=….",
+            )
+        if other is not None:
+            raise DeclarationError(
+                f"Task {task.name!r} (version {task.version}) is declared twice, at {task.where}.",
+                hint="Two functions of one module have this name, or the module is imported under two names.",
+            )
+        self._tasks[task.name, task.version] = task
+
+    def add_queue(self, name: str, limits: Sequence[Limit | Rate]) -> None:
+        check_name(name, "A queue's name")
+        if name in self._queues:
+            raise DeclarationError(
+                f"Queue {name!r} is declared twice.", hint="Declare all its limits at once."
+            )
+        check_limits(limits, f"Queue {name!r}")
+        self._queues[name] = QueueDeclaration(name, tuple(limits))
+
+    def find(self, lane: Lane) -> Declaration | None:
+        """The task that executes runs of a lane; None if it is unknown here."""
+        return self._tasks.get((lane.task, lane.version))
+
+    def tasks(self) -> Iterable[Declaration]:
+        return self._tasks.values()
+
+    def queue_limits(self, queue: str) -> tuple[Limit | Rate, ...]:
+        declared = self._queues.get(queue)
+        return () if declared is None else declared.limits
+
+    def named(self, name: str) -> list[Declaration]:
+        """All versions of a task."""
+        return [task for task in self._tasks.values() if task.name == name]
+
+    def gates(self, lane: Lane) -> tuple[Gate, ...]:
+        """The limits that a lane's runs must pass, the same for all of them."""
+        gates = self._gates.get(lane)
+        if gates is None:
+            task = self.find(lane)
+            limits = () if task is None else task.limits
+            gates = tuple(_gate(f"task:{lane.task}", limit, lane) for limit in limits) + tuple(
+                _gate(f"queue:{lane.queue}", limit, lane) for limit in self.queue_limits(lane.queue)
+            )
+            if len(self._gates) > 100_000:
+                self._gates.clear()
+            self._gates[lane] = gates
+        return gates
+
+
+def _gate(scope: str, limit: Limit | Rate, lane: Lane) -> Gate:
+    key = f"{scope}/tenant:{lane.tenant}" if limit.per == "tenant" else scope
+    if isinstance(limit, Limit):
+        return Slots(key, limit.count)
+    return Pace(f"{key}/rate", limit.count, round(limit.per_seconds * 1_000_000))

@@ -1,0 +1,134 @@
+"""What one app has running in one process: the open store, its workers, and those who wait.
+
+Opened lazily by the first thing that needs it, from whatever thread or event loop that is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lineshaft.core.clock import Clock, SystemClock
+from lineshaft.core.ident import Chance, SystemChance
+from lineshaft.engine.registry import Registry
+from lineshaft.engine.transactions import AsyncTransaction, Transaction
+from lineshaft.engine.wait import Ending, Waiters
+from lineshaft.engine.worker import Worker
+from lineshaft.store.port import Store
+from lineshaft.store.values import Accepted, NewRun, News
+
+
+class Runtime:
+    """Shared by an app's tasks, run handles and workers."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        open_store: Callable[[], Store],
+        clock: Clock | None = None,
+        chance: Chance | None = None,
+    ) -> None:
+        self.registry = registry
+        self.clock = clock or SystemClock()
+        self.chance = chance or SystemChance()
+        self._open_store = open_store
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+        self._waiters: dict[asyncio.AbstractEventLoop, Waiters] = {}
+        self.workers: list[Worker] = []
+
+    @property
+    def store(self) -> Store:
+        with self._lock:
+            if self._store is None:
+                self._store = self._open_store()
+            return self._store
+
+    @property
+    def is_open(self) -> bool:
+        return self._store is not None
+
+    # Submitting
+
+    async def insert(self, runs: Sequence[NewRun], tx: Any = None) -> Sequence[Accepted]:
+        """Insert runs, in our own group commit or in the caller's transaction."""
+        if tx is None:
+            accepted = await self.store.submit(runs)
+            self.announce(max(run.due_us for run in runs))
+            return accepted
+        if not _is_async(tx):
+            return self.insert_now(runs, tx)
+        lent = tx.lent if isinstance(tx, AsyncTransaction) else None
+        accepted = await self.store.submit_with_async(runs, tx if lent is None else lent)
+        if lent is None:
+            # What is submitted in a lent transaction is announced when its block ends.
+            self._announce_after_commit(tx)
+        return accepted
+
+    def insert_now(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
+        """The same in the caller's thread."""
+        lent = tx.lent if isinstance(tx, Transaction) else None
+        accepted = self.store.submit_with(runs, tx if lent is None else lent)
+        if lent is None:
+            self._announce_after_commit(tx)
+        return accepted
+
+    def announce(self, due_us: int | None = None) -> None:
+        """Tell the workers of this process that there may be work."""
+        for worker in self.workers:
+            worker.submitted(due_us)
+
+    def _announce_after_commit(self, tx: Any) -> None:
+        """SQLAlchemy tells us of its commits; those of a raw connection are found by looking."""
+        target = getattr(tx, "sync_session", None) or getattr(tx, "sync_connection", None) or tx
+        if not type(target).__module__.startswith("sqlalchemy"):
+            return
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        name = "after_commit" if isinstance(target, Session) else "commit"
+        event.listen(target, name, lambda _: self.announce(), once=True)
+
+    # Waiting
+
+    def waiters(self) -> Waiters:
+        """Those of the running event loop."""
+        loop, store = asyncio.get_running_loop(), self.store
+        with self._lock:
+            found = self._waiters.get(loop)
+            if found is None:
+                for old in [other for other in self._waiters if other.is_closed()]:
+                    del self._waiters[old]
+                found = self._waiters[loop] = Waiters(store, store)
+            return found
+
+    def ended(self, endings: Sequence[tuple[str, Ending]]) -> None:
+        """Runs ended here, durably."""
+        for waiters in list(self._waiters.values()):
+            waiters.ended(endings)
+
+    def cancel_wanted(self) -> None:
+        for worker in self.workers:
+            worker.wake(News.CANCEL)
+
+    def recheck(self) -> None:
+        """Runs ended in this process without a worker: let those who wait look."""
+        for waiters in list(self._waiters.values()):
+            waiters.look()
+
+    async def close(self) -> None:
+        """Stop waiting and close the store. Workers must have been stopped."""
+        here = asyncio.get_running_loop()
+        with self._lock:
+            waiters = self._waiters.pop(here, None)
+            store, self._store = self._store, None
+        if waiters is not None:
+            await waiters.close()
+        if store is not None:
+            await store.close()
+
+
+def _is_async(tx: Any) -> bool:
+    return isinstance(tx, AsyncTransaction) or type(tx).__module__.startswith("sqlalchemy.ext.asyncio")

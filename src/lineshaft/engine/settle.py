@@ -1,0 +1,117 @@
+"""The only writer of outcomes: gathers them, writes them under their fences, tells who waits.
+
+Outcomes of one event loop are written in as few settlements as the store's speed allows: one is under way, the
+next gathers meanwhile. An outcome that the store cannot take now (its disk is full, it is locked) is kept and
+tried again: an attempt that is done is not done again for that.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from lineshaft.core.clock import Clock
+from lineshaft.core.errors import LineshaftError
+from lineshaft.core.policies import class_name
+from lineshaft.core.spawn import Background
+from lineshaft.core.states import FINAL, FailureClass, State
+from lineshaft.engine.wait import Ending
+from lineshaft.store.port import Claims
+from lineshaft.store.values import Failure, Outcome
+
+_log = logging.getLogger("lineshaft")
+PAUSE_S_MAX = 5.0
+
+
+class Settler:
+    """Settles for one worker."""
+
+    def __init__(
+        self,
+        store: Claims,
+        clock: Clock,
+        settled: Callable[[Sequence[Outcome], Sequence[bool]], None],
+    ) -> None:
+        """`settled` hears of every outcome once it is durable, and whether its fence still held."""
+        self._store = store
+        self._clock = clock
+        self._settled = settled
+        self._gathered: list[Outcome] = []
+        self._background = Background()
+        self._writing = False
+
+    def put(self, outcome: Outcome) -> None:
+        """Have an outcome written with the next settlement."""
+        self._gathered.append(outcome)
+        if not self._writing:
+            self._writing = True
+            self._background.spawn(self._write(), "lineshaft-settle")
+
+    def committed(self, outcomes: Sequence[Outcome]) -> None:
+        """Outcomes that a transaction of user code has committed together with what it wrote."""
+        if outcomes:
+            self._settled(outcomes, [True] * len(outcomes))
+
+    async def finish(self) -> None:
+        """Wait until everything gathered is written."""
+        await self._background.wait()
+
+    async def _write(self) -> None:
+        try:
+            while self._gathered:
+                outcomes, self._gathered = self._gathered, []
+                await self._settle(outcomes)
+        finally:
+            self._writing = False
+
+    async def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        pause_s = 0.05
+        while True:
+            try:
+                kept = await self._store.settle(outcomes)
+            except LineshaftError as error:
+                if not error.retryable:
+                    await self._settle_halves(outcomes, error)
+                    return
+                _log.warning("%d outcomes wait for the store: %s", len(outcomes), error)
+            except Exception as error:
+                await self._settle_halves(outcomes, error)
+                return
+            else:
+                self._settled(outcomes, kept)
+                return
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_S_MAX)
+
+    async def _settle_halves(self, outcomes: Sequence[Outcome], error: Exception) -> None:
+        """One outcome is refused for what it holds: find it, so that the others are written."""
+        if len(outcomes) == 1:
+            await self._settle_as_failed(outcomes[0], error)
+            return
+        middle = len(outcomes) // 2
+        await self._settle(outcomes[:middle])
+        await self._settle(outcomes[middle:])
+
+    async def _settle_as_failed(self, outcome: Outcome, error: Exception) -> None:
+        _log.error("The outcome of run %s cannot be written.", outcome.run_id, exc_info=error)
+        failure = Failure(
+            FailureClass.RESULT, class_name(type(error)), "The store refused what the attempt ended with."
+        )
+        plain = replace(outcome, state=State.FAILED, result=None, failure=failure)
+        try:
+            kept = await self._store.settle([plain])
+        except LineshaftError as second:
+            # The run stays under our lease; when that ends, others take it. Nothing is lost.
+            _log.error("Nor can its failure: %s", second)
+            kept = [False]
+        self._settled([plain], kept)
+
+
+def endings(outcomes: Sequence[Outcome], kept: Sequence[bool]) -> list[tuple[str, Ending]]:
+    """The runs that have ended with these outcomes."""
+    return [
+        (outcome.run_id, Ending(outcome.state, outcome.result, outcome.failure))
+        for outcome, held in zip(outcomes, kept, strict=True)
+        if held and outcome.state in FINAL
+    ]

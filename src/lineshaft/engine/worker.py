@@ -1,0 +1,315 @@
+"""A worker: one incarnation after another that fetches, executes and settles, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pydantic_core
+
+from lineshaft.core import bounds
+from lineshaft.core.clock import Clock
+from lineshaft.core.errors import LineshaftError
+from lineshaft.core.ident import Chance
+from lineshaft.core.spawn import Background
+from lineshaft.core.states import State
+from lineshaft.engine.attempt import Attempt, Stop
+from lineshaft.engine.batching import Batching
+from lineshaft.engine.context import Progress
+from lineshaft.engine.execute import Execution, Processes
+from lineshaft.engine.fetch import Fetcher
+from lineshaft.engine.heart import Heart
+from lineshaft.engine.places import TRANSACTION, Concurrency, Places, place_of
+from lineshaft.engine.registry import Registry
+from lineshaft.engine.settle import Settler, endings
+from lineshaft.engine.transact import Transacting
+from lineshaft.engine.upkeep import Upkeep
+from lineshaft.engine.wait import Ending
+from lineshaft.store.port import Store
+from lineshaft.store.values import Claimed, Lane, News, NewWorker, Outcome
+
+_log = logging.getLogger("lineshaft")
+
+
+class PoolOfProcesses(Processes, Protocol):
+    """A process pool, and its life."""
+
+    async def start(self) -> None: ...
+    async def close(self, grace_s: float = ...) -> None: ...
+
+
+class Worker:
+    """Executes the runs of an app's tasks, in this process.
+
+    `queues` restricts it; none means all. `told` hears of every run that ended here.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        chance: Chance,
+        registry: Registry,
+        make_pool: Callable[[int], PoolOfProcesses],
+        told: Callable[[Sequence[tuple[str, Ending]]], None],
+        queues: Sequence[str] = (),
+        concurrency: Concurrency | None = None,
+        lease_s: float = bounds.LEASE_S,
+        history_retention_s: float = bounds.HISTORY_RETENTION_S,
+        grace_s: float = 10.0,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._make_pool = make_pool
+        self._told = told
+        self._queues = frozenset(queues)
+        self._concurrency = concurrency or Concurrency()
+        self._lease_s = lease_s
+        self._grace_s = grace_s
+        self._pool: PoolOfProcesses | None = None
+        self._in_flight: dict[str, Attempt] = {}
+        self._progress: dict[str, Progress] = {}
+        self._places: dict[Lane, str | None] = {}
+        self._background = Background()
+        self._cancels = asyncio.Event()
+        self._draining = False
+        self._renewing = False
+        self.id = 0
+        self.done = 0
+        """Runs that ended here."""
+        self.failed = 0
+
+        for task in registry.tasks():
+            task.build()
+        self._room = Places(registry, self._concurrency)
+        self._settler = Settler(store, clock, self._settled)
+        self._threads = ThreadPoolExecutor(self._concurrency.threads, "lineshaft-run")
+        self._execution = Execution(
+            store=store,
+            clock=clock,
+            chance=chance,
+            settler=self._settler,
+            worker=0,
+            threads=self._threads,
+            processes=self._processes,
+            report=self._report,
+            thread_busy=self._room.thread_busy,
+        )
+        self._transacting = Transacting(store, self._execution, self._settler)
+        self._batching = Batching(store, self._execution, self._settler)
+        self._fetcher = Fetcher(
+            store=store,
+            clock=clock,
+            registry=registry,
+            queues=self._queues,
+            free=self._room.free,
+            place_of=self._place_of,
+            idle=lambda: not self._in_flight,
+            take=self._take,
+        )
+        self._upkeep = Upkeep(store, clock, history_retention_s, lease_s, self._fetcher.wake)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # Life
+
+    async def start(self) -> None:
+        """Register, and begin to claim."""
+        self._loop = asyncio.get_running_loop()
+        self._heart = Heart(self._store, self._clock, self._lease_s, self._lease_lost)
+        # First of all what the dead left: a restarted program goes on where it was killed.
+        await self._store.rescue(self._clock.now_us())
+        await self._register()
+        self._unsubscribe = self._store.on_news(self._on_news)
+        self._background.spawn(self._fetcher.serve(lambda: self.id), "lineshaft-fetch")
+        self._background.spawn(self._upkeep.serve(), "lineshaft-upkeep")
+        self._background.spawn(self._watch_cancels(), "lineshaft-cancels")
+        self._background.spawn(self._write_progress(), "lineshaft-progress")
+
+    async def stop(self) -> None:
+        """Drain: claim nothing more, let what runs end within the grace, hand the rest back; nothing is lost."""
+        if self._draining:
+            return
+        self._draining = True
+        self._unsubscribe()
+        await self._background.cancel()
+        for attempt in list(self._in_flight.values()):
+            if not attempt.begun:
+                attempt.interrupt(Stop.DRAINED)
+        self._batching.flush()
+        await self._until_idle(self._grace_s)
+        for attempt in list(self._in_flight.values()):
+            attempt.interrupt(Stop.DRAINED)
+        if self._pool is not None:
+            await self._pool.close(0.0 if self._in_flight else 1.0)
+        await self._until_idle(bounds.WRITER_HOLD_S_MAX)
+        await self._settler.finish()
+        self._heart.stop()
+        # What a thread still executes, and cannot be told to leave, goes back to the queue here.
+        await self._store.unregister(self.id)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def wake(self, news: News) -> None:
+        """Something was committed in this process. Safe to call from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_news, news)
+
+    def submitted(self, due_us: int | None) -> None:
+        """Runs were submitted in this process, due by then. Safe to call from any thread."""
+        if self._loop is None or self._loop.is_closed():
+            return
+        if due_us is not None and due_us > self._clock.now_us():
+            self._loop.call_soon_threadsafe(self._fetcher.due_at, due_us)
+        else:
+            self._loop.call_soon_threadsafe(self._fetcher.wake)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    async def _register(self) -> None:
+        self.id = await self._store.register(
+            NewWorker(
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                started_us=self._clock.now_us(),
+                queues=tuple(sorted(self._queues)),
+                tasks=tuple((task.name, task.version) for task in self._registry.tasks()),
+                lease_us=int(self._lease_s * 1_000_000),
+            )
+        )
+        self._execution.worker = self.id
+        self._heart.start(self.id)
+
+    async def _until_idle(self, at_most_s: float) -> None:
+        deadline_s = self._clock.monotonic_s() + at_most_s
+        while self._in_flight and self._clock.monotonic_s() < deadline_s:
+            await self._clock.sleep(0.01)
+
+    # Runs
+
+    def _place_of(self, lane: Lane) -> str | None:
+        place = self._places.get(lane, "")
+        if place == "":
+            task = self._registry.find(lane)
+            place = None if task is None else place_of(task)
+            self._places[lane] = place
+        return place
+
+    def _take(self, runs: Sequence[Claimed]) -> None:
+        """Begin what was claimed."""
+        for run in runs:
+            task = self._registry.find(run.lane)
+            assert task is not None  # the plan gives nothing of unknown lanes
+            place = place_of(task)
+            attempt = Attempt(run, task, place, self._registry.gates(run.lane))
+            self._in_flight[run.id] = attempt
+            self._room.add(place, 1)
+            if task.batch is not None:
+                self._batching.start(attempt)
+            elif place == TRANSACTION:
+                self._transacting.start(attempt)
+            else:
+                self._execution.start(attempt)
+
+    def _settled(self, outcomes: Sequence[Outcome], kept: Sequence[bool]) -> None:
+        """Outcomes are durable: make room, tell who waits, look for more."""
+        opened = False
+        for outcome, held in zip(outcomes, kept, strict=True):
+            attempt = self._in_flight.pop(outcome.run_id, None)
+            if attempt is not None:
+                self._room.add(attempt.place, -1)
+            if outcome.state is State.SCHEDULED:
+                self._fetcher.due_at(outcome.due_us)
+            opened = opened or bool(outcome.slots) or outcome.state is State.READY
+            if held and outcome.state is State.FAILED:
+                self.failed += 1
+        ended = endings(outcomes, kept)
+        self.done += len(ended)
+        if ended:
+            self._told(ended)
+        if opened or not self._in_flight or (self._fetcher.backlog and self._room.is_roomy()):
+            self._fetcher.wake()
+
+    async def _processes(self) -> PoolOfProcesses:
+        if self._pool is None:
+            self._pool = self._make_pool(self._concurrency.processes)
+            await self._pool.start()
+        return self._pool
+
+    # Leases
+
+    def _lease_lost(self) -> None:
+        """Stop everything: others may execute it by now. Then go on as a new incarnation."""
+        if self._draining or self._renewing:
+            return
+        self._renewing = True
+        _log.error("Worker %d has lost its lease; %d attempts are stopped.", self.id, len(self._in_flight))
+        for attempt in list(self._in_flight.values()):
+            attempt.interrupt(Stop.LEASE_LOST)
+        self._background.spawn(self._renew(), "lineshaft-renew")
+
+    async def _renew(self) -> None:
+        try:
+            await self._until_idle(bounds.WRITER_HOLD_S_MAX)
+            while True:
+                try:
+                    old, _ = self.id, await self._register()
+                    await self._store.unregister(old)
+                    break
+                except LineshaftError as error:
+                    _log.warning("Registering waits for the store: %s", error)
+                    await self._clock.sleep(1.0)
+        finally:
+            self._renewing = False
+        self._fetcher.wake()
+
+    # News, cancelling, progress
+
+    def _on_news(self, news: News) -> None:
+        if news & News.WORK:
+            self._fetcher.wake()
+        if news & News.CANCEL:
+            self._cancels.set()
+
+    async def _watch_cancels(self) -> None:
+        while True:
+            await self._cancels.wait()
+            self._cancels.clear()
+            if not self._in_flight:
+                continue
+            try:
+                wanted = await self._store.cancel_requests(self.id)
+            except LineshaftError as error:
+                _log.warning("Requests to cancel cannot be read: %s", error)
+                wanted = ()
+            for run_id in wanted:
+                attempt = self._in_flight.get(run_id)
+                if attempt is not None:
+                    attempt.interrupt(Stop.CANCELLED)
+            await self._clock.sleep(0.2)
+
+    def _report(self, run_id: str, progress: Progress) -> None:
+        """Keep the newest progress; called from any thread."""
+        self._progress[run_id] = progress
+
+    async def _write_progress(self) -> None:
+        while True:
+            await self._clock.sleep(0.25)
+            if self._progress:
+                progress, self._progress = self._progress, {}
+                try:
+                    await self._store.report(
+                        [
+                            (run_id, pydantic_core.to_json([entry.done, entry.total, entry.message]))
+                            for run_id, entry in progress.items()
+                        ]
+                    )
+                except LineshaftError as error:
+                    _log.warning("Progress cannot be written: %s", error)
