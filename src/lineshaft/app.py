@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from lineshaft.core import bounds
 from lineshaft.core.duration import Duration, seconds
-from lineshaft.core.policies import Limit, Rate, Retry
-from lineshaft.engine.declare import RunIn, TenantOf, check_name, declare
-from lineshaft.engine.registry import DEFAULT_QUEUE, Registry
+from lineshaft.core.policies import Limit, Rate
+from lineshaft.engine.declare import TaskOptions, check_name, declare
+from lineshaft.engine.registry import Registry
 from lineshaft.engine.runtime import Runtime
 from lineshaft.engine.task import Task
 from lineshaft.store.address import DEFAULT, open_store
@@ -78,44 +78,10 @@ class App:
 
     @overload
     def task(
-        self,
-        *,
-        name: str | None = None,
-        version: str = "1",
-        queue: str = DEFAULT_QUEUE,
-        run_in: RunIn | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        priority: int = 0,
-        limits: Sequence[Limit | Rate] = (),
-        tenant: TenantOf | Literal["required"] | None = None,
-        at_most_once: bool = False,
-        batch: int | None = None,
-        batch_wait: Duration = "50ms",
-        split: bool | None = None,
-        key_retention: Duration = bounds.KEY_RETENTION_S,
+        self, function: None = None, /, **options: Unpack[TaskOptions]
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
-    def task(
-        self,
-        function: Callable[P, R] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        version: str = "1",
-        queue: str = DEFAULT_QUEUE,
-        run_in: RunIn | None = None,
-        retry: Retry | None = None,
-        timeout: Duration | None = None,
-        priority: int = 0,
-        limits: Sequence[Limit | Rate] = (),
-        tenant: TenantOf | Literal["required"] | None = None,
-        at_most_once: bool = False,
-        batch: int | None = None,
-        batch_wait: Duration = "50ms",
-        split: bool | None = None,
-        key_retention: Duration = bounds.KEY_RETENTION_S,
-    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    def task(self, function: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
         """Make a function a task: work that may run elsewhere and later, retried as a whole.
 
         A run whose worker died is executed again; one whose function raised only as `retry` says. `timeout`
@@ -127,23 +93,7 @@ class App:
         """
 
         def decorate(function: Callable[P, R]) -> Task[P, R]:
-            declaration = declare(
-                function,
-                name=name,
-                version=version,
-                queue=queue,
-                run_in=run_in,
-                retry=retry,
-                timeout=timeout,
-                priority=priority,
-                limits=limits,
-                tenant=tenant,
-                at_most_once=at_most_once,
-                batch=batch,
-                batch_wait=batch_wait,
-                split=split,
-                key_retention=key_retention,
-            )
+            declaration = declare(function, options)
             self.registry.add(declaration)
             return Task(function, declaration, lambda: self.runtime)
 

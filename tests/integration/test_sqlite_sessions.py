@@ -24,8 +24,9 @@ from lineshaft.store.sqlite.alchemy import Sessions
 from lineshaft.store.sqlite.connection import OwnConnection, open_connection, require_safe_to_join
 from lineshaft.store.sqlite.loan import LentConnection, Loan
 
-ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-ENDLESS_WRITE = "INSERT INTO author (name) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+COUNTING = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+ENDLESS = f"{COUNTING} SELECT count(*) FROM n"
+ENDLESS_WRITE = f"INSERT INTO author (name) {COUNTING} SELECT i FROM n"
 FOREVER_S = 60.0
 
 
@@ -226,6 +227,22 @@ def test_sessions_follow_each_other_between_savepoints_of_the_engine(lender: Len
     assert lender.names() == ["Ada", "Cy"]
 
 
+async def test_a_session_closes_after_its_part_was_rolled_back(lender: Lender) -> None:
+    loan = lender.loan()
+    session, async_session = lender.sessions.session(loan), lender.sessions.async_session(loan)
+    loan.execute("SAVEPOINT lineshaft_run")
+    session.begin_nested()
+    session.execute(insert(Author).values(name="Ada"))
+    await async_session.begin_nested()
+    await async_session.execute(insert(Author).values(name="Bo"))
+    loan.execute("ROLLBACK TO lineshaft_run")
+    loan.execute("RELEASE lineshaft_run")
+    session.close()
+    await async_session.close()
+    loan.commit()
+    assert lender.names() == []
+
+
 # What it must not do
 
 
@@ -362,6 +379,7 @@ def test_nothing_follows_a_statement_that_rolled_everything_back(lender: Lender)
 def test_a_session_ends_with_its_loan(lender: Lender) -> None:
     loan = lender.loan()
     session = lender.sessions.session(loan)
+    session.begin_nested()
     session.execute(insert(Author).values(name="Ada"))
     loan.commit()
     with pytest.raises(TransactionTooLong, match="has ended"):
@@ -376,6 +394,7 @@ def test_a_session_ends_with_its_loan(lender: Lender) -> None:
 async def test_a_session_ends_with_its_loan_async(lender: Lender) -> None:
     loan = lender.loan()
     session = lender.sessions.async_session(loan)
+    await session.begin_nested()
     await session.execute(insert(Author).values(name="Ada"))
     loan.commit()
     with pytest.raises(TransactionTooLong, match="has ended"):
@@ -387,7 +406,7 @@ async def test_a_session_ends_with_its_loan_async(lender: Lender) -> None:
         lender.sessions.async_session(loan)
 
 
-@pytest.mark.parametrize("statement", [ENDLESS, ENDLESS_WRITE])
+@pytest.mark.parametrize("statement", [ENDLESS, ENDLESS_WRITE], ids=["read", "write"])
 def test_a_statement_is_cut_short_when_the_time_is_over(lender: Lender, statement: str) -> None:
     loan = lender.loan(hold_s=0.1)
     writer = overdue(loan)
@@ -418,9 +437,13 @@ async def test_a_statement_is_cut_short_when_the_time_is_over_async(lender: Lend
 def test_many_short_statements_are_cut_off_too(lender: Lender) -> None:
     loan = lender.loan(hold_s=0.05)
     writer = overdue(loan)
-    with lender.sessions.session(loan) as session, pytest.raises(TransactionTooLong, match="more than"):
+
+    def forever(session: Session) -> None:
         while True:
             session.execute(select(Author.id))
+
+    with lender.sessions.session(loan) as session, pytest.raises(TransactionTooLong, match="more than"):
+        forever(session)
     writer.join()
     _lends_again(lender)
 
@@ -441,7 +464,7 @@ async def test_the_loop_goes_on_while_a_statement_is_slow(lender: Lender) -> Non
     _lends_again(lender)
 
 
-@pytest.mark.parametrize("statement", [ENDLESS, ENDLESS_WRITE])
+@pytest.mark.parametrize("statement", [ENDLESS, ENDLESS_WRITE], ids=["read", "write"])
 async def test_a_cancelled_task_frees_the_connection_at_once(lender: Lender, statement: str) -> None:
     async def body() -> None:
         async with lender.async_session() as (loan, session):

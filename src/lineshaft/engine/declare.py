@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypedDict, get_args, get_origin
 
 from lineshaft.core import bounds
 from lineshaft.core.codec import ArgumentsCodec, ValueCodec
@@ -19,6 +19,7 @@ from lineshaft.engine.batches import Failed
 from lineshaft.engine.context import Context
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
 
+DEFAULT_QUEUE = "default"
 RunIn = Literal["async", "thread", "process"]
 TenantOf = Callable[..., str]
 
@@ -95,29 +96,40 @@ class Signature:
     transaction_type: type[Transaction] | type[AsyncTransaction] | None
 
 
-def declare(
-    function: Callable[..., Any],
-    *,
-    name: str | None,
-    version: str,
-    queue: str,
-    run_in: RunIn | None,
-    retry: Retry | None,
-    timeout: Duration | None,
-    priority: int,
-    limits: Sequence[Limit | Rate],
-    tenant: TenantOf | Literal["required"] | None,
-    at_most_once: bool,
-    batch: int | None,
-    batch_wait: Duration,
-    split: bool | None,
-    key_retention: Duration,
-) -> Declaration:
+class TaskOptions(TypedDict, total=False):
+    """What `@app.task` may be given; `App.task` says what each means."""
+
+    name: str | None
+    version: str
+    queue: str
+    run_in: RunIn | None
+    retry: Retry | None
+    timeout: Duration | None
+    priority: int
+    limits: Sequence[Limit | Rate]
+    tenant: TenantOf | Literal["required"] | None
+    at_most_once: bool
+    batch: int | None
+    batch_wait: Duration
+    split: bool | None
+    key_retention: Duration
+
+
+def declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Declaration:
     """Check what `@app.task` was given and make the declaration of it."""
     if not callable(function):
         raise DeclarationError(f"@app.task decorates functions; got {function!r}.")
-    name = name or function.__qualname__.replace("<locals>.", "")
+    name = options.get("name") or function.__qualname__.replace("<locals>.", "")
     what = f"Task {name!r}"
+    unknown = options.keys() - TaskOptions.__annotations__.keys()
+    if unknown:
+        raise DeclarationError(
+            f"{what} has the unknown setting {min(unknown)!r}.",
+            hint=f"There are: {', '.join(TaskOptions.__annotations__)}.",
+        )
+    version, queue = options.get("version", "1"), options.get("queue", DEFAULT_QUEUE)
+    priority, batch, split = options.get("priority", 0), options.get("batch"), options.get("split")
+    timeout = options.get("timeout")
     for label, text in (("name", name), ("version", version), ("queue", queue)):
         check_name(text, f"{what}: its {label}")
     check_priority(priority, what)
@@ -128,17 +140,19 @@ def declare(
         name=name,
         version=version,
         queue=queue,
-        run_in=run_in or ("async" if inspect.iscoroutinefunction(function) else "thread"),
-        retry=retry,
+        run_in=options.get("run_in") or ("async" if inspect.iscoroutinefunction(function) else "thread"),
+        retry=options.get("retry"),
         timeout_s=bounds.TIMEOUT_S_DEFAULT if timeout is None else seconds(timeout, f"{what}: timeout"),
         priority=priority,
-        limits=tuple(limits),
-        tenant=tenant,
-        at_most_once=at_most_once,
+        limits=tuple(options.get("limits", ())),
+        tenant=options.get("tenant"),
+        at_most_once=options.get("at_most_once", False),
         batch=batch,
-        batch_wait_s=seconds(batch_wait, f"{what}: batch_wait", at_most_s=60),
+        batch_wait_s=seconds(options.get("batch_wait", "50ms"), f"{what}: batch_wait", at_most_s=60),
         split=bool(split),
-        key_retention_s=seconds(key_retention, f"{what}: key_retention"),
+        key_retention_s=seconds(
+            options.get("key_retention", bounds.KEY_RETENTION_S), f"{what}: key_retention"
+        ),
     )
     _check(declaration, what)
     try:
@@ -154,6 +168,8 @@ def declare(
 
 
 def _check(task: Declaration, what: str) -> None:
+    if task.retry is not None and not isinstance(task.retry, Retry):
+        raise InvalidSetting(f"{what}: retry is {task.retry!r}.", hint="Use Retry(attempts=…).")
     if task.timeout_s == 0:
         raise InvalidSetting(f"{what}: timeout is 0; no attempt could ever succeed.")
     if task.run_in not in ("async", "thread", "process"):
@@ -203,6 +219,7 @@ def _check_importable(task: Declaration, what: str) -> None:
 
 
 def check_limits(limits: Sequence[Any], what: str) -> None:
+    """Raise unless these are limits, each of another kind."""
     for limit in limits:
         if not isinstance(limit, Limit | Rate):
             raise InvalidSetting(f"{what}: {limit!r} is no limit.", hint="Use Limit(…) and Rate(…).")
@@ -221,6 +238,7 @@ def check_name(text: Any, what: str) -> None:
 
 
 def check_priority(priority: Any, what: str) -> None:
+    """Raise unless this is a priority."""
     if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > bounds.PRIORITY_MAX:
         raise InvalidSetting(
             f"{what}: priority is {priority!r}; it must be a whole number between"
@@ -249,7 +267,7 @@ def _signature(task: Declaration) -> Signature:
     taken = SUBMIT_OPTIONS.intersection(parameter.name for parameter in visible)
     if taken:
         raise DeclarationError(
-            f"{what} has a parameter called {sorted(taken)[0]!r}, which submit keeps for itself.",
+            f"{what} has a parameter called {min(taken)!r}, which submit keeps for itself.",
             hint="Give it another name.",
         )
     name, kind = transactions[0] if transactions else (None, None)

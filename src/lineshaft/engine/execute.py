@@ -133,8 +133,9 @@ class Execution:
         if task.signature.context is not None:
             values[task.signature.context] = self.context(attempt)
         attempt.begun = True
+        limit = asyncio.timeout(task.timeout_s)
         try:
-            async with asyncio.timeout(task.timeout_s) as limit:
+            async with limit:
                 value = await self._call(attempt, values)
         except asyncio.CancelledError as error:
             if attempt.stop is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from types import TracebackType
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import (
@@ -53,7 +54,7 @@ def clean(text: str) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        lines = traceback.format_exception(error, limit=-20)
+        lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__), limit=-20)
     except Exception:
         return "<the traceback cannot be printed>"
     text = "".join(lines)
@@ -61,6 +62,19 @@ def _traceback(error: BaseException) -> str:
         # The end of a traceback says most.
         text = "… (cut)\n" + text[-bounds.ERROR_TEXT_CHARS_MAX :]
     return clean(text)
+
+
+def _users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Without the engine's own frames, through which every call of a user's function goes."""
+    first = frames
+    while first is not None and not _is_users(first):
+        first = first.tb_next
+    return first or frames
+
+
+def _is_users(frame: TracebackType) -> bool:
+    name = frame.tb_frame.f_globals.get("__name__", "")
+    return not name.startswith(("lineshaft.", "concurrent.futures", "asyncio"))
 
 
 def retry_pause_s(retry: Retry | None, attempt: int, error: Raised, fraction: float) -> float | None:

@@ -10,7 +10,6 @@ from lineshaft.core.policies import Limit, Rate
 from lineshaft.engine.declare import Declaration, check_limits, check_name
 from lineshaft.store.values import Gate, Lane, Pace, Slots
 
-DEFAULT_QUEUE = "default"
 DEFAULT_TENANT = "default"
 
 

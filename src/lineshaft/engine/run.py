@@ -45,8 +45,9 @@ class Run(Generic[R]):
         ended, and `ResultTimeout` if it has not ended in time; the run goes on then.
         """
         timeout_s = None if timeout is None else seconds(timeout, "timeout")
+        limit = asyncio.timeout(timeout_s)
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with limit:
                 ending = await self._runtime.waiters().wait(self.id)
         except TimeoutError as error:
             if not limit.expired():

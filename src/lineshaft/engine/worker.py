@@ -260,7 +260,8 @@ class Worker:
             await self._until_idle(bounds.WRITER_HOLD_S_MAX)
             while True:
                 try:
-                    old, _ = self.id, await self._register()
+                    old = self.id
+                    await self._register()
                     await self._store.unregister(old)
                     break
                 except LineshaftError as error:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from sqlalchemy import (
     Connection,
@@ -165,7 +165,7 @@ def _refuse(*_: object) -> NoReturn:
 class _LentSession(Session):
     """A session on a lent transaction: it may do anything but end it."""
 
-    def __init__(self, bind: Connection, **options: Any) -> None:
+    def __init__(self, bind: _LentConnection, **options: Any) -> None:
         # Whatever transaction object a user gets hold of, its commit and rollback reach our connection.
         super().__init__(bind, join_transaction_mode="control_fully", **options)
         self._lent = bind
@@ -185,6 +185,8 @@ class _LentSession(Session):
         _refuse()
 
     def close(self) -> None:
+        # First, so that closing rolls no savepoint back: what becomes of the work is decided elsewhere.
+        self._lent.shim.close()
         try:
             super().close()
         finally:
@@ -196,8 +198,8 @@ class _LentConnection(Connection):
 
     def __init__(self, engine: Engine, pooled: PoolProxiedConnection, run: _Run) -> None:
         super().__init__(engine, pooled)
-        shim: Any = pooled.dbapi_connection
-        shim.run = run
+        self.shim = cast("_Shim", pooled.dbapi_connection)
+        self.shim.run = run
         super().begin()
 
     def begin(self) -> RootTransaction:
@@ -303,7 +305,7 @@ class _Dialect(SQLiteDialect_pysqlite):
         return "SERIALIZABLE"
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
-        # A block that is left because the transaction is over has nothing to roll back, and an error to tell.
+        # A block that is left, or a session closed, when there is nothing to roll back any more.
         with suppress(TransactionTooLong, TransactionRefused):
             super().do_rollback_to_savepoint(connection, name)  # type: ignore[no-untyped-call]
 

@@ -49,7 +49,7 @@ def backup(files: StoreFiles, target: Path, progress: Callable[[int, int], None]
             finally:
                 copy.close()
         _sync(partial)
-        os.replace(partial, target)
+        partial.replace(target)
         _sync(target.parent)
     finally:
         source.close()
@@ -80,7 +80,7 @@ def restore(source: Path, target: Path) -> Restored:
         finally:
             copy.close()
     _sync(partial)
-    os.replace(partial, target)
+    partial.replace(target)
     _sync(target.parent)
     return report
 

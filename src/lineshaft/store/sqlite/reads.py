@@ -148,11 +148,16 @@ WHERE run_id = ? ORDER BY fence
 
 
 def attempts(connection: sqlite3.Connection, run_id: str) -> Sequence[AttemptView]:
+    """Attempts that did not end the run, oldest first."""
     rows = connection.execute(_ATTEMPTS, (run_id,)).fetchall()
-    return [AttemptView(*row[:6], _failure(row[6])) for row in rows]
+    return [
+        AttemptView(number, fence, started_us, finished_us, wall_us, cpu_us, _failure(failure))
+        for number, fence, started_us, finished_us, wall_us, cpu_us, failure in rows
+    ]
 
 
 def progress(connection: sqlite3.Connection, run_id: str) -> bytes | None:
+    """The newest progress of a run, as it was reported."""
     row = connection.execute("SELECT data FROM lineshaft_progress WHERE run_id = ?", (run_id,)).fetchone()
     return None if row is None else row[0].encode()
 
@@ -169,6 +174,7 @@ SELECT json_group_array(json_array(queue, state, count, due_us)) FROM (
 
 
 def queues(connection: sqlite3.Connection) -> Sequence[QueueView]:
+    """Unfinished runs by queue and state."""
     counts: dict[str, dict[State, int]] = {}
     oldest: dict[str, int] = {}
     for queue, state, count, due_us in fetch(connection, _QUEUES):
@@ -186,6 +192,7 @@ FROM lineshaft_worker ORDER BY id
 
 
 def workers(registry: Registry, connection: sqlite3.Connection) -> Sequence[WorkerView]:
+    """The registry of workers."""
     return [
         WorkerView(
             id=number,
@@ -204,6 +211,7 @@ def workers(registry: Registry, connection: sqlite3.Connection) -> Sequence[Work
 
 
 def slots(connection: sqlite3.Connection) -> Sequence[SlotHolder]:
+    """Slots of concurrency limits in use."""
     rows = connection.execute(
         "SELECT key, worker, held FROM lineshaft_slot WHERE held > 0 ORDER BY key, worker"
     ).fetchall()
@@ -211,6 +219,7 @@ def slots(connection: sqlite3.Connection) -> Sequence[SlotHolder]:
 
 
 def pace_open_us(connection: sqlite3.Connection, pace: Pace) -> int:
+    """When a rate lets the next start through."""
     row = connection.execute("SELECT arrival_us FROM lineshaft_pace WHERE key = ?", (pace.key,)).fetchone()
     return 0 if row is None else open_again_us(row[0], pace)
 
@@ -226,6 +235,7 @@ SELECT 'succeeded', (SELECT count(*) FROM lineshaft_run_history)
 
 
 def counts(connection: sqlite3.Connection) -> dict[State, int]:
+    """Runs by state."""
     return {State(state): count for state, count in connection.execute(_COUNTS).fetchall() if count}
 
 
@@ -235,5 +245,6 @@ SELECT json_group_array(id) FROM lineshaft_run WHERE worker = ?1 AND cancel_requ
 
 
 def cancel_requests(connection: sqlite3.Connection, worker: int) -> Sequence[str]:
+    """Runs of a worker that somebody wants cancelled."""
     found: list[str] = fetch(connection, _CANCEL_REQUESTS, (worker,))
     return found

@@ -138,12 +138,14 @@ CREATE TABLE lineshaft_listener (
 
 
 def upgrade() -> None:
+    """Create the tables."""
     for statement in _TABLES.split(";"):
         if statement.strip():
             op.execute(statement)
 
 
 def downgrade() -> None:
+    """Drop them, with all runs."""
     for line in _TABLES.splitlines():
         if line.startswith("CREATE TABLE "):
             op.execute(f"DROP TABLE {line.split()[2]}")
