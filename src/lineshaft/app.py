@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from lineshaft.core import bounds
@@ -187,9 +188,28 @@ class App:
 
     # Looking
 
+    async def queue_stats(self, name: str) -> QueueStats:
+        """How much waits in a queue, how long its oldest ready run has waited, how many failed."""
+        now_us = self.runtime.clock.now_us()
+        for queue in await self.runtime.store.queues():
+            if queue.queue == name:
+                oldest_us = queue.oldest_ready_us
+                age_s = 0.0 if oldest_us is None else max(0.0, (now_us - oldest_us) / 1_000_000)
+                return QueueStats(queue.unfinished, queue.failed, age_s)
+        return QueueStats(0, 0, 0.0)
+
     def run(self, run_id: str, task: Task[Any, R]) -> Run[R]:
         """The handle of a run by its id."""
         return task.run(run_id)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """A queue in three numbers."""
+
+    unfinished: int
+    failed: int
+    oldest_age_s: float
 
 
 def lease_seconds(lease: Duration) -> float:

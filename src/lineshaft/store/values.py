@@ -311,6 +311,12 @@ class QueueView:
     counts: dict[State, int]
     oldest_ready_us: int | None
     """When the longest-waiting ready run became due."""
+    failed: int = 0
+    """Runs in history that failed."""
+
+    @property
+    def unfinished(self) -> int:
+        return sum(self.counts.values())
 
 
 @dataclass(frozen=True, slots=True)

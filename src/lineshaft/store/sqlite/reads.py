@@ -173,15 +173,26 @@ SELECT json_group_array(json_array(queue, state, count, due_us)) FROM (
 """
 
 
+_FAILED = """
+SELECT lane.queue, count(*)
+FROM lineshaft_run_history AS run CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+WHERE run.state <> 'succeeded' AND run.state = 'failed' GROUP BY lane.queue
+"""
+
+
 def queues(connection: sqlite3.Connection) -> Sequence[QueueView]:
-    """Unfinished runs by queue and state."""
+    """Unfinished and failed runs by queue."""
+    failed = dict(connection.execute(_FAILED).fetchall())
     counts: dict[str, dict[State, int]] = {}
     oldest: dict[str, int] = {}
     for queue, state, count, due_us in fetch(connection, _QUEUES):
         counts.setdefault(queue, {})[State(state)] = count
         if state == State.READY:
             oldest[queue] = due_us
-    return [QueueView(queue, counts[queue], oldest.get(queue)) for queue in sorted(counts)]
+    return [
+        QueueView(queue, counts.get(queue, {}), oldest.get(queue), failed.get(queue, 0))
+        for queue in sorted(counts.keys() | failed.keys())
+    ]
 
 
 _WORKERS = """
