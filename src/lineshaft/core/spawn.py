@@ -14,6 +14,11 @@ from typing import Any
 _log = logging.getLogger("lineshaft")
 
 
+def start(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Start work that ends by itself, never raises, and is kept alive by who starts it."""
+    return asyncio.get_running_loop().create_task(work)
+
+
 class Background:
     """A set of background tasks that end together."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import types
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ class Attempt:
     running: asyncio.Task[Any] | None = None
     begun: bool = False
     """Whether user code may have started; what has not is handed back at once."""
+    deadline_s: float = math.inf
+    """When its timeout is over, by the monotonic clock; watched by the worker."""
     timed_out: bool = False
     reported: bool = field(default=False)
 
@@ -54,6 +57,13 @@ class Attempt:
         """Stop it: an async function gets a CancelledError, a thread is asked, a process is killed."""
         if self.stop is None:
             self.stop = stop
+            if self.running is not None:
+                self.running.cancel()
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if not self.timed_out and self.stop is None:
+            self.timed_out = True
             if self.running is not None:
                 self.running.cancel()
 

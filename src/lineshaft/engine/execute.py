@@ -17,7 +17,7 @@ from lineshaft.core import bounds
 from lineshaft.core.clock import Clock, thread_cpu_ns
 from lineshaft.core.errors import InvalidArguments, LineshaftError, RunCancelled
 from lineshaft.core.ident import Chance
-from lineshaft.core.spawn import Background
+from lineshaft.core.spawn import Background, start
 from lineshaft.core.states import FailureClass, State
 from lineshaft.engine.attempt import Attempt, Stop, metered
 from lineshaft.engine.context import Context, Progress
@@ -76,7 +76,7 @@ class Execution:
 
     def start(self, attempt: Attempt) -> None:
         """Begin an attempt; its outcome goes to the settler by itself."""
-        attempt.running = self.background.spawn(self.attempt(attempt), attempt.run.id)
+        attempt.running = start(self.attempt(attempt))
 
     async def attempt(self, attempt: Attempt) -> None:
         """Execute one run once and put down how it ended."""
@@ -133,18 +133,17 @@ class Execution:
         if task.signature.context is not None:
             values[task.signature.context] = self.context(attempt)
         attempt.begun = True
-        limit = asyncio.timeout(task.timeout_s)
+        attempt.deadline_s = self.clock.monotonic_s() + task.timeout_s
         try:
-            async with limit:
-                value = await self._call(attempt, values)
+            value = await self._call(attempt, values)
         except asyncio.CancelledError as error:
             if attempt.stop is not None:
                 raise
-            return self.failed(attempt, raised(error))
+            return self.timed_out(attempt) if attempt.timed_out else self.failed(attempt, raised(error))
         except RunCancelled as error:
-            return self.stopped(attempt) if attempt.stop is not None else self.failed(attempt, raised(error))
-        except TimeoutError as error:
-            return self.timed_out(attempt) if limit.expired() else self.failed(attempt, raised(error))
+            if attempt.stop is not None:
+                return self.stopped(attempt)
+            return self.failed(attempt, raised(error))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -177,7 +176,6 @@ class Execution:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            attempt.timed_out = True
             future.add_done_callback(_retrieve)
             future.cancel()
             raise
@@ -259,7 +257,6 @@ class Execution:
         return self.outcome(attempt, State.SCHEDULED, failure=error.failure, due_us=due_us)
 
     def timed_out(self, attempt: Attempt) -> Outcome:
-        attempt.timed_out = True
         task = attempt.task
         message = f"Attempt {attempt.number} took longer than the timeout of {task.timeout_s:g} seconds."
         failure = Failure(FailureClass.TIMEOUT, "builtins.TimeoutError", message)

@@ -40,7 +40,7 @@ class Transaction:
     def finish(self) -> None:
         """Write what the session still holds back."""
         if self._session is not None:
-            self._session.flush()
+            self._lent.finish(self._session)
 
     def close(self) -> None:
         if self._session is not None:
@@ -74,7 +74,7 @@ class AsyncTransaction:
     async def finish(self) -> None:
         """Write what the session still holds back."""
         if self._session is not None:
-            await self._session.flush()
+            await self._lent.finish_async(self._session)
 
     async def close(self) -> None:
         if self._session is not None:

@@ -35,6 +35,9 @@ from lineshaft.store.values import Claimed, Lane, News, NewWorker, Outcome
 
 _log = logging.getLogger("lineshaft")
 
+DEADLINE_LOOK_S = 0.05
+"""How often timeouts are looked at; they are late by this much at most."""
+
 
 class PoolOfProcesses(Processes, Protocol):
     """A process pool, and its life."""
@@ -131,6 +134,7 @@ class Worker:
         self._background.spawn(self._upkeep.serve(), "lineshaft-upkeep")
         self._background.spawn(self._watch_cancels(), "lineshaft-cancels")
         self._background.spawn(self._write_progress(), "lineshaft-progress")
+        self._background.spawn(self._watch_deadlines(), "lineshaft-deadlines")
 
     async def stop(self) -> None:
         """Drain: claim nothing more, let what runs end within the grace, hand the rest back; nothing is lost."""
@@ -270,6 +274,15 @@ class Worker:
         finally:
             self._renewing = False
         self._fetcher.wake()
+
+    async def _watch_deadlines(self) -> None:
+        """One look over all that is in flight, now and then, is cheaper than a timer for each."""
+        while True:
+            await self._clock.sleep(DEADLINE_LOOK_S)
+            now_s = self._clock.monotonic_s()
+            for attempt in list(self._in_flight.values()):
+                if attempt.deadline_s < now_s:
+                    attempt.expire()
 
     # News, cancelling, progress
 

@@ -38,10 +38,10 @@ class Submissions(Protocol):
     async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
         """Insert runs; for one whose key is held, say who holds it. Raises `KeyReused` for all of them."""
 
-    def submit_with(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
+    def submit_with(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         """Insert runs through the caller's open transaction, in the caller's thread."""
 
-    async def submit_with_async(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
+    async def submit_with_async(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         """The same over a SQLAlchemy `AsyncSession` or `AsyncConnection`."""
 
 
@@ -156,6 +156,12 @@ class Transaction(Protocol):
 
     def async_session(self) -> Any:
         """A SQLAlchemy session for asynchronous code on this transaction."""
+
+    def finish(self, session: Any) -> None:
+        """Write what the session holds back; raises if it can no longer be kept."""
+
+    async def finish_async(self, session: Any) -> None:
+        """The same for a session of asynchronous code."""
 
 
 class Transactions(Protocol):

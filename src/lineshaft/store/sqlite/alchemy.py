@@ -282,6 +282,9 @@ class _Cursor:
     def close(self) -> None:
         self._rows = iter(())
 
+    async def _async_soft_close(self) -> None:
+        """Asked by async sessions when they hand a result over: its rows have all been read already."""
+
 
 def _outcome(cursor: sqlite3.Cursor) -> _Outcome:
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock, SystemClock
-from lineshaft.core.errors import StoreUnavailable
+from lineshaft.core.errors import StoreUnavailable, TransactionRefused
 from lineshaft.core.states import FINAL, State
 from lineshaft.store.migrations import REVISIONS
 from lineshaft.store.sqlite import (
@@ -97,26 +97,30 @@ class SqliteStore:
     async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
         return await self._writer.write(submissions.submit, runs, News.WORK)
 
-    def submit_with(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
-        if isinstance(connection, LentTransaction):
-            return connection.submit(runs)
-        if not isinstance(connection, sqlite3.Connection):
-            return self._join(runs, connection)
+    def submit_with(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
+        if isinstance(tx, LentTransaction):
+            return tx.submit(runs)
+        if isinstance(tx, sqlite3.Connection):
+            return self._join(runs, tx)
+        if _is_sqlalchemy(tx):
+            return self._sqlalchemy().on_connection(tx, partial(self._join, runs))
+        raise _not_a_transaction(tx)
+
+    async def submit_with_async(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
+        if isinstance(tx, LentTransaction):
+            return await asyncio.get_running_loop().run_in_executor(None, tx.submit, runs)
+        if _is_sqlalchemy(tx):
+            joined: Sequence[Accepted] = await tx.run_sync(
+                self._sqlalchemy().on_connection, partial(self._join, runs)
+            )
+            return joined
+        raise _not_a_transaction(tx)
+
+    def _join(self, runs: Sequence[NewRun], connection: sqlite3.Connection) -> Sequence[Accepted]:
+        """Insert through a connection of the caller's."""
         require_safe_to_join(connection, self.path)
         with translated(self.path):
             return submissions.submit(connection, runs)
-
-    async def submit_with_async(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
-        if isinstance(connection, LentTransaction):
-            return await asyncio.get_running_loop().run_in_executor(None, connection.submit, runs)
-        from lineshaft.store.sqlite import joining
-
-        return await joining.submit_async(self.path, runs, connection)
-
-    def _join(self, runs: Sequence[NewRun], connection: Any) -> Sequence[Accepted]:
-        from lineshaft.store.sqlite import joining
-
-        return joining.submit(self.path, runs, connection)
 
     # Claims
 
@@ -242,7 +246,7 @@ class SqliteStore:
     async def transaction(self) -> AsyncIterator[LentTransaction]:
         loan = await self._writer.borrow(bounds.WRITER_HOLD_S_MAX)
         try:
-            yield LentTransaction(loan, self._sessions_module)
+            yield LentTransaction(loan, self._sqlalchemy)
         finally:
             # Rolling back a revoked loan may wait for a statement to stop; it never waits for the writer.
             loan.finish()
@@ -253,9 +257,9 @@ class SqliteStore:
 
     def engine(self) -> Engine:
         """A SQLAlchemy engine whose connections are such."""
-        return self._sessions_module().engine(self.connect)
+        return self._sqlalchemy().engine(self.connect)
 
-    def _sessions_module(self) -> Sessions:
+    def _sqlalchemy(self) -> Sessions:
         if self._sessions is None:
             # SQLAlchemy takes a while to import, and most processes never write through it.
             from lineshaft.store.sqlite.alchemy import Sessions
@@ -280,11 +284,25 @@ class SqliteStore:
 
     def _close_now(self) -> None:
         self._writer.close()
+        if self._sessions is not None:
+            self._sessions.close()
         if self._readers is not None:
             self._readers.shutdown()
         for connection in self._read_connections:
             connection.close()
         self._files.close()
+
+
+def _is_sqlalchemy(tx: Any) -> bool:
+    return any(kind.__module__.startswith("sqlalchemy.") for kind in type(tx).__mro__)
+
+
+def _not_a_transaction(tx: Any) -> TransactionRefused:
+    return TransactionRefused(
+        f"tx is a {type(tx).__qualname__}, which cannot carry a submission.",
+        hint="Give a transaction of a task or of app.transaction(), a SQLAlchemy session or connection, or"
+        " a sqlite3 connection.",
+    )
 
 
 def _settings(connection: sqlite3.Connection) -> dict[str, str]:

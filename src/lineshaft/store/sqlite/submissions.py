@@ -1,25 +1,15 @@
-"""Inserting runs: plain statements, yielded so that anybody's connection can execute them.
-
-`insert_runs` does no input or output of its own. It yields a statement with its parameters and is sent the
-rows; thin adapters execute it on the writer's connection, on a user's raw connection, or on SQLAlchemy's.
-"""
+"""Inserting runs and taking their keys, inside whatever transaction the connection has open."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Sequence
-from typing import Any
-
-import pydantic_core
+from collections.abc import Sequence
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import KeyReused
 from lineshaft.core.states import State
-from lineshaft.store.sqlite.packing import pack
+from lineshaft.store.sqlite.packing import fetch, pack
 from lineshaft.store.values import Accepted, NewRun
-
-Statement = tuple[str, Sequence[Any]]
-Rows = Sequence[Sequence[Any]]
 
 _INSERT_LANES = """
 INSERT OR IGNORE INTO lineshaft_lane (id, queue, task, version, tenant)
@@ -54,15 +44,15 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
 """
 
 
-def insert_runs(runs: Sequence[NewRun]) -> Generator[Statement, Rows, list[Accepted]]:
-    """The statements that insert runs, in the order in which they must be executed."""
+def submit(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> Sequence[Accepted]:
+    """Insert runs; raises `KeyReused` before any of them is inserted."""
     # The first statement writes, so that a deferred transaction takes the write lock before it reads.
     lanes = {run.lane: None for run in runs}
-    yield _INSERT_LANES, (pack([(lane.id, *lane) for lane in lanes]),)
+    connection.execute(_INSERT_LANES, (pack([(lane.id, *lane) for lane in lanes]),))
     accepted: list[Accepted] = [Accepted(run.id, True) for run in runs]
     first_ids: dict[int, str] = {}
     if any(run.key is not None for run in runs):
-        yield from _resolve_keys(runs, accepted, first_ids)
+        _resolve_keys(connection, runs, accepted, first_ids)
     rows, payloads = [], []
     for position, run in enumerate(runs):
         if not accepted[position].created:
@@ -86,22 +76,24 @@ def insert_runs(runs: Sequence[NewRun]) -> Generator[Statement, Rows, list[Accep
             )
         )
     if rows:
-        yield _INSERT_RUNS, (pack(rows),)
+        connection.execute(_INSERT_RUNS, (pack(rows),))
     if payloads:
-        yield _INSERT_PAYLOADS, (pack(payloads),)
+        connection.execute(_INSERT_PAYLOADS, (pack(payloads),))
     return accepted
 
 
 def _resolve_keys(
-    runs: Sequence[NewRun], accepted: list[Accepted], first_ids: dict[int, str]
-) -> Generator[Statement, Rows, None]:
+    connection: sqlite3.Connection,
+    runs: Sequence[NewRun],
+    accepted: list[Accepted],
+    first_ids: dict[int, str],
+) -> None:
     """Find out which submissions create a run, and take the keys of those."""
     keyed = [(position, run, run.key) for position, run in enumerate(runs) if run.key is not None]
     names = [(run.lane.task, run.lane.tenant, key.text) for _, run, key in keyed]
-    found = yield _HELD_KEYS, (pack(names),)
     # A holder is (run id, digest of its arguments).
     holders: dict[tuple[str, str, str], tuple[str, str]] = {}
-    for index, run_id, digest, expires_us, state, first_id in pydantic_core.from_json(found[0][0]):
+    for index, run_id, digest, expires_us, state, first_id in fetch(connection, _HELD_KEYS, (pack(names),)):
         position, run, key = keyed[index]
         if expires_us is not None and expires_us <= run.submitted_us:
             continue
@@ -124,17 +116,4 @@ def _resolve_keys(
         else:
             accepted[position] = Accepted(holder[0], False)
     if taken:
-        yield _TAKE_KEYS, (pack(taken),)
-
-
-def submit(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> Sequence[Accepted]:
-    """Insert runs on a connection of the `sqlite3` module, inside its open transaction."""
-    statements = insert_runs(runs)
-    rows: Rows | None = None
-    while True:
-        try:
-            statement, parameters = statements.send(rows) if rows is not None else next(statements)
-        except StopIteration as done:
-            result: list[Accepted] = done.value
-            return result
-        rows = connection.execute(statement, parameters).fetchall()
+        connection.execute(_TAKE_KEYS, (pack(taken),))

@@ -60,3 +60,9 @@ class LentTransaction:
 
     def async_session(self) -> AsyncSession:
         return self._sessions().async_session(self._loan)
+
+    def finish(self, session: Session) -> None:
+        self._sessions().settle(session)
+
+    async def finish_async(self, session: AsyncSession) -> None:
+        await session.run_sync(self._sessions().settle)
