@@ -27,6 +27,9 @@ WRITER_BACKLOG_ROWS_MAX: Final = 100_000
 WRITER_HOLD_S_MAX: Final = 4.0
 """Seconds that a user's transaction may hold the writer (under a third of the lease)."""
 
+SUBMIT_RUNS_MAX: Final = 100_000
+"""Runs that one `submit_many` takes, since it accepts all or none of them in one commit."""
+
 # Runs
 LEASE_S: Final = 15.0
 """Seconds for which a heartbeat extends a worker's leases."""
@@ -42,6 +45,8 @@ BATCH_MAX: Final = 10_000
 """Runs handed to a batch task at once."""
 ATTEMPTS_MAX: Final = 1_000
 """Attempts that a retry policy may allow."""
+TRANSACTION_GROUP_MAX: Final = 64
+"""Synchronous transactional runs that share one commit."""
 CRASHES_MAX: Final = 3
 """Times that a run may kill a worker that ran it alone before it is failed."""
 TIMEOUT_S_DEFAULT: Final = 3_600.0

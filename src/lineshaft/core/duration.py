@@ -35,3 +35,23 @@ def seconds(value: Duration, what: str, *, at_most_s: float = math.inf) -> float
         bound = "" if math.isinf(at_most_s) else f" and at most {at_most_s:g} seconds"
         raise InvalidSetting(f"{what} is {value!r}; it must not be negative{bound}.")
     return result
+
+
+def brief(duration_s: float) -> str:
+    """A duration as people read it, in its two largest units: "2 h 5 m", "12.3 s", "45 ms"."""
+    if duration_s < 0.000_95:
+        return f"{duration_s * 1e6:.0f} µs" if duration_s > 0 else "0 s"
+    if duration_s < 0.995:
+        return f"{duration_s * 1e3:.{1 if duration_s < 0.01 else 0}f} ms"
+    if duration_s < 59.95:
+        return f"{duration_s:.1f} s"
+    whole_s = round(duration_s)
+    for size_s, unit, smaller_s, smaller in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole_s >= size_s:
+            rest = whole_s % size_s // smaller_s
+            return f"{whole_s // size_s} {unit} {rest} {smaller}" if rest else f"{whole_s // size_s} {unit}"
+    return f"{whole_s} s"

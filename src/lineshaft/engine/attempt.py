@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -90,3 +90,15 @@ def metered(attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Generator[
             value, error = (yield yielded), None
         except BaseException as thrown:
             error = thrown
+
+
+def measured(attempt: Attempt, call: Callable[[], Any]) -> Any:
+    """Call in this thread and charge the CPU time to the attempt."""
+    began_ns = thread_cpu_ns()
+    try:
+        return call()
+    except StopIteration as error:
+        # It cannot travel through a future (PEP 479).
+        raise RuntimeError("The function raised StopIteration.") from error
+    finally:
+        attempt.cpu_ns += thread_cpu_ns() - began_ns

@@ -9,12 +9,13 @@ until the culprit stands alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from lineshaft.core.errors import InvalidArguments, NotEncodable
+from lineshaft.core.errors import InvalidArguments, NotEncodable, TransactionTooLong
 from lineshaft.core.states import FailureClass
-from lineshaft.engine.attempt import Attempt, metered
+from lineshaft.engine.attempt import Attempt, measured, metered
 from lineshaft.engine.batches import Failed
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.execute import Execution
@@ -120,7 +121,7 @@ class Batching:
         """The body, and its commit unless something of it must not stand."""
         signature = attempts[0].task.signature
         assert signature.transaction is not None
-        await self._execution.off_loop(lent.savepoint)
+        await lent.off_loop(lent.savepoint)
         tx: Any = AsyncTransaction(lent) if attempts[0].task.is_async else Transaction(lent)
         results = await self._call(attempts, items, {signature.transaction: tx})
         outcomes, refused = self._outcomes(attempts, results)
@@ -129,7 +130,7 @@ class Batching:
             return [self._execution.stopped(attempts[0])], False
         if refused or stopped:
             return outcomes, False
-        return outcomes, await self._execution.off_loop(release_and_commit, lent, outcomes)
+        return outcomes, await lent.off_loop(release_and_commit, lent, outcomes)
 
     async def _call(self, attempts: list[Attempt], items: list[Any], injected: dict[str, Any]) -> Any:
         """Call the function with the list; `_Raised` if it raised."""
@@ -137,13 +138,16 @@ class Batching:
         name = next(iter(task.arguments.parameters))
         args, kwargs = task.arguments.call_arguments({name: items})
         kwargs = {**kwargs, **injected}
+        tx = next(iter(injected.values()), None)
         limit = asyncio.timeout(task.timeout_s)
         try:
             async with limit:
                 if task.is_async:
                     value = await self._async_body(task, meter, args, kwargs)
                 else:
-                    value = await self._execution.in_thread(meter, lambda: _sync_body(task, args, kwargs))
+                    value = await self._sync_call(meter, partial(_sync_body, task, args, kwargs), tx)
+        except TransactionTooLong:
+            raise
         except TimeoutError as error:
             kind = FailureClass.TIMEOUT if limit.expired() else FailureClass.ERROR
             raise _Raised(raised(error, kind)) from error
@@ -153,6 +157,11 @@ class Batching:
         for attempt in attempts:
             attempt.cpu_ns = share_ns
         return value
+
+    async def _sync_call(self, meter: Attempt, body: Callable[[], Any], tx: Transaction | None) -> Any:
+        if tx is None:
+            return await self._execution.in_thread(meter, body)
+        return await tx.lent.off_loop(measured, meter, body)
 
     async def _async_body(self, task: Declaration, meter: Attempt, args: Any, kwargs: dict[str, Any]) -> Any:
         tx = kwargs.get(task.signature.transaction or "")

@@ -29,7 +29,7 @@ SUBMIT_OPTIONS = frozenset(
 """Names that `submit` keeps for itself; no task may have parameters called so."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Declaration:
     """A task as declared. Hints are resolved at first use, since they may name what is defined later."""
 
@@ -76,6 +76,10 @@ class Declaration:
     @cached_property
     def result(self) -> ValueCodec:
         return ValueCodec(f"the result of task {self.name!r}", self.signature.result)
+
+    def encode_result(self, value: Any) -> bytes:
+        """What the function returned, validated against its hint and encoded."""
+        return self.result.encode(self.result.validate(value))
 
     def build(self) -> None:
         """Resolve hints and build the codecs now, as a worker does before it claims anything."""

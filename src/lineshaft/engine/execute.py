@@ -11,23 +11,20 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from lineshaft.core import bounds
-from lineshaft.core.clock import Clock, thread_cpu_ns
+from lineshaft.core.clock import Clock
 from lineshaft.core.errors import InvalidArguments, LineshaftError, RunCancelled
 from lineshaft.core.ident import Chance
 from lineshaft.core.spawn import Background, start
 from lineshaft.core.states import FailureClass, State
-from lineshaft.engine.attempt import Attempt, Stop, metered
+from lineshaft.engine.attempt import Attempt, Stop, measured, metered
 from lineshaft.engine.context import Context, Progress
-from lineshaft.engine.declare import Declaration
+from lineshaft.engine.fairness import place_in_lane_us
 from lineshaft.engine.outcomes import Raised, raised, retry_pause_s
 from lineshaft.engine.settle import Settler
 from lineshaft.store.port import Claims
 from lineshaft.store.values import Failure, Outcome
-
-T = TypeVar("T")
 
 
 class Reply(Protocol):
@@ -104,16 +101,6 @@ class Execution:
         self.settler.put(self.stopped(attempt))
         return True
 
-    async def off_loop(self, call: Callable[..., T], *args: Any) -> T:
-        """Call something short of the store's in a thread, and see it through even if we are cancelled."""
-        future = asyncio.get_running_loop().run_in_executor(None, call, *args)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait([future])
-            _retrieve(future)
-            raise
-
     async def _may_start(self, attempt: Attempt) -> bool:
         """Commit the start of at-most-once work before it starts."""
         if not attempt.task.at_most_once:
@@ -159,18 +146,7 @@ class Execution:
 
     async def in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Call in a thread. If it is given up before it returns, the thread stays busy and is counted so."""
-
-        def measured() -> Any:
-            began_ns = thread_cpu_ns()
-            try:
-                return call()
-            except StopIteration as error:
-                # It cannot travel through a future (PEP 479).
-                raise RuntimeError("The function raised StopIteration.") from error
-            finally:
-                attempt.cpu_ns += thread_cpu_ns() - began_ns
-
-        future = asyncio.get_running_loop().run_in_executor(self._threads, measured)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, measured, attempt, call)
         self._thread_busy(+1)
         future.add_done_callback(lambda _: self._thread_busy(-1))
         try:
@@ -243,7 +219,7 @@ class Execution:
     def returned(self, attempt: Attempt, value: Any) -> Outcome:
         """The function returned: its result is validated and encoded."""
         try:
-            return self.outcome(attempt, State.SUCCEEDED, result=encoded(attempt.task, value))
+            return self.outcome(attempt, State.SUCCEEDED, result=attempt.task.encode_result(value))
         except LineshaftError as error:
             return self.failed(attempt, raised(error, FailureClass.RESULT))
 
@@ -312,16 +288,6 @@ class Execution:
             order_us=place_in_lane_us(due_us, run.priority),
             slots=attempt.slots,
         )
-
-
-def encoded(task: Declaration, value: Any) -> bytes:
-    """A result, validated against the hint and encoded."""
-    return task.result.encode(task.result.validate(value))
-
-
-def place_in_lane_us(due_us: int, priority: int) -> int:
-    """Where a run stands in its lane: each point of priority is worth some waiting."""
-    return due_us - priority * int(bounds.AGEING_STEP_S * 1_000_000)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

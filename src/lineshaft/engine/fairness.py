@@ -18,6 +18,11 @@ WINDOW_US = 1_000_000
 NO_BOUND_US = 2**62
 
 
+def place_in_lane_us(due_us: int, priority: int) -> int:
+    """Where a run stands in its lane: each point of priority is worth some waiting."""
+    return due_us - priority * int(bounds.AGEING_STEP_S * 1_000_000)
+
+
 def share_out(
     lanes: Sequence[OpenLane],
     place_of: Callable[[Lane], str | None],

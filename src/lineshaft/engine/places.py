@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from lineshaft.core import bounds
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.registry import Registry
-from lineshaft.engine.transact import GROUP_MAX
 
 LOOP, THREAD, PROCESS, TRANSACTION = "loop", "thread", "process", "transaction"
 """Places; each batch task is a place of its own besides."""
@@ -44,7 +43,7 @@ class Places:
             LOOP: concurrency.on_loop,
             THREAD: concurrency.threads,
             PROCESS: concurrency.processes * 2,
-            TRANSACTION: GROUP_MAX * 4,
+            TRANSACTION: bounds.TRANSACTION_GROUP_MAX * 4,
         }
         for task in registry.tasks():
             if task.batch is not None:

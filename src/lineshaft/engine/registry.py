@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lineshaft.core.errors import DeclarationError
 from lineshaft.core.policies import Limit, Rate
 from lineshaft.engine.declare import Declaration, check_limits, check_name
-from lineshaft.store.values import Gate, Lane, Pace, Slots
+from lineshaft.store.values import Gate, Lane, LimitTerms, Terms
 
 DEFAULT_TENANT = "default"
 
@@ -73,18 +73,34 @@ class Registry:
         gates = self._gates.get(lane)
         if gates is None:
             task = self.find(lane)
-            limits = () if task is None else task.limits
-            gates = tuple(_gate(f"task:{lane.task}", limit, lane) for limit in limits) + tuple(
-                _gate(f"queue:{lane.queue}", limit, lane) for limit in self.queue_limits(lane.queue)
-            )
+            limits = [] if task is None else _of_task(task)
+            limits += _of_queue(lane.queue, self.queue_limits(lane.queue))
+            gates = tuple(limit.gate(lane.tenant) for limit in limits)
             if len(self._gates) > 100_000:
                 self._gates.clear()
             self._gates[lane] = gates
         return gates
 
+    def terms(self) -> Terms:
+        """What a worker publishes in the store of all this."""
+        limits = [limit for task in self._tasks.values() for limit in _of_task(task)]
+        for queue in self._queues.values():
+            limits += _of_queue(queue.name, queue.limits)
+        retried = [task for task in self._tasks.values() if task.retry is not None]
+        attempts = [(task.name, task.version, task.retry.attempts) for task in retried if task.retry]
+        return Terms(tuple(limits), tuple(attempts))
 
-def _gate(scope: str, limit: Limit | Rate, lane: Lane) -> Gate:
-    key = f"{scope}/tenant:{lane.tenant}" if limit.per == "tenant" else scope
-    if isinstance(limit, Limit):
-        return Slots(key, limit.count)
-    return Pace(f"{key}/rate", limit.count, round(limit.per_seconds * 1_000_000))
+
+def _of_task(task: Declaration) -> list[LimitTerms]:
+    return [_terms(limit, task.queue, task.name, task.version) for limit in task.limits]
+
+
+def _of_queue(queue: str, limits: Iterable[Limit | Rate]) -> list[LimitTerms]:
+    return [_terms(limit, queue) for limit in limits]
+
+
+def _terms(
+    limit: Limit | Rate, queue: str, task: str | None = None, version: str | None = None
+) -> LimitTerms:
+    period_us = None if isinstance(limit, Limit) else round(limit.per_seconds * 1_000_000)
+    return LimitTerms(queue, task, version, limit.count, period_us, limit.per == "tenant")

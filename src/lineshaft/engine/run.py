@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Generic, TypeVar
-
-import pydantic_core
 
 from lineshaft.core.codec import ValueCodec
 from lineshaft.core.duration import Duration, seconds
@@ -89,7 +88,7 @@ class Run(Generic[R]):
             data = await self._runtime.store.progress(self.id)
             if data is not None and data != last:
                 last = data
-                yield Progress(*pydantic_core.from_json(data))
+                yield Progress(*json.loads(data))
             if state in FINAL:
                 return
             await self._runtime.clock.sleep(PROGRESS_LOOK_S)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lineshaft.core.clock import Clock, SystemClock
 from lineshaft.core.ident import Chance, SystemChance
 from lineshaft.engine.registry import Registry
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
 from lineshaft.engine.wait import Ending, Waiters
-from lineshaft.engine.worker import Worker
 from lineshaft.store.port import Store
 from lineshaft.store.values import Accepted, NewRun, News
+
+if TYPE_CHECKING:
+    from lineshaft.engine.worker import Worker
 
 
 class Runtime:

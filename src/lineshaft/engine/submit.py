@@ -14,7 +14,7 @@ from lineshaft.core.duration import Duration, seconds
 from lineshaft.core.errors import InvalidArguments, InvalidSetting
 from lineshaft.core.ident import Chance
 from lineshaft.engine.declare import Declaration, check_name, check_priority
-from lineshaft.engine.execute import place_in_lane_us
+from lineshaft.engine.fairness import place_in_lane_us
 from lineshaft.engine.registry import DEFAULT_TENANT
 from lineshaft.store.values import Lane, NewRun, SubmissionKey
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from lineshaft.core import bounds
 from lineshaft.core.duration import Duration
 from lineshaft.core.errors import InvalidArguments, NotEncodable, TransactionRefused
 from lineshaft.engine.context import context_fields
 from lineshaft.engine.declare import Declaration
-from lineshaft.engine.execute import encoded
 from lineshaft.engine.portal import portal
 from lineshaft.engine.run import Run
 from lineshaft.engine.runtime import Runtime
@@ -99,6 +99,12 @@ class Task(Generic[P, R]):
         runtime = self._runtime()
         runs: list[NewRun] = []
         calls = list(self._calls(items))
+        if len(calls) > bounds.SUBMIT_RUNS_MAX:
+            raise InvalidArguments(
+                f"submit_many was given {len(calls)} items for task {self.name!r}; it takes at most"
+                f" {bounds.SUBMIT_RUNS_MAX}, since all are accepted in one commit.",
+                hint="Submit them in parts.",
+            )
         for start in range(0, len(calls), SUBMIT_CHUNK):
             if start:
                 await runtime.clock.sleep(0)
@@ -130,7 +136,7 @@ class Task(Generic[P, R]):
         if asyncio.iscoroutine(value):
             value = asyncio.run(value)
         try:
-            return encoded(task, value)
+            return task.encode_result(value)
         except InvalidArguments as error:
             raise NotEncodable(error.message, hint=error.hint) from error
 

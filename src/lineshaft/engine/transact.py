@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from lineshaft.core import bounds
 from lineshaft.core.clock import thread_cpu_ns
 from lineshaft.core.errors import InvalidArguments, TransactionTooLong
 from lineshaft.core.states import FailureClass, State
@@ -23,9 +24,6 @@ from lineshaft.engine.transactions import AsyncTransaction, Transaction
 from lineshaft.store.port import Transaction as StoreTransaction
 from lineshaft.store.port import Transactions
 from lineshaft.store.values import Outcome
-
-GROUP_MAX = 64
-"""Synchronous transactional runs that share one commit."""
 
 
 class Transacting:
@@ -52,7 +50,11 @@ class Transacting:
                     await self._alone(first)
                     continue
                 group = [first]
-                while self._waiting and len(group) < GROUP_MAX and not self._waiting[0].task.is_async:
+                while (
+                    self._waiting
+                    and len(group) < bounds.TRANSACTION_GROUP_MAX
+                    and not self._waiting[0].task.is_async
+                ):
                     group.append(self._waiting.popleft())
                 await self._group(group)
         finally:
@@ -69,7 +71,7 @@ class Transacting:
             attempt.begun = True
         try:
             async with self._store.transaction() as lent:
-                committed, others = await self._execution.off_loop(self._bodies, lent, attempts)
+                committed, others = await lent.off_loop(self._bodies, lent, attempts)
         except Exception as error:
             if len(attempts) == 1:
                 self._settler.put(lost(self._execution, attempts[0], error))
@@ -146,9 +148,9 @@ class Transacting:
         attempt.begun = True
         try:
             async with self._store.transaction() as lent:
-                await execution.off_loop(lent.savepoint)
+                await lent.off_loop(lent.savepoint)
                 outcome = await self._body(attempt, values, lent)
-                if outcome.state is State.SUCCEEDED and await execution.off_loop(
+                if outcome.state is State.SUCCEEDED and await lent.off_loop(
                     release_and_commit, lent, [outcome]
                 ):
                     self._settler.committed([outcome])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -82,4 +81,4 @@ class AsyncTransaction:
 
     async def commit(self) -> None:
         """Commit; called by whoever opened it, never by user code."""
-        await asyncio.get_running_loop().run_in_executor(None, self._lent.commit)
+        await self._lent.off_loop(self._lent.commit)

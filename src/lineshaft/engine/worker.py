@@ -186,6 +186,7 @@ class Worker:
                 queues=tuple(sorted(self._queues)),
                 tasks=tuple((task.name, task.version) for task in self._registry.tasks()),
                 lease_us=int(self._lease_s * 1_000_000),
+                terms=self._registry.terms(),
             )
         )
         self._execution.worker = self.id

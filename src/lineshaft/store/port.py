@@ -101,6 +101,12 @@ class Reads(Protocol):
     async def progress(self, run_id: str) -> bytes | None:
         """The newest progress of a run that has not finished."""
 
+    async def ahead(self, run_id: str, at_most: int) -> int:
+        """How many ready runs of its lane come before a ready run, counted up to a bound."""
+
+    async def retried_by(self, run_id: str) -> str | None:
+        """The run that retries this one, if any does."""
+
     async def queues(self) -> Sequence[QueueView]:
         """Every queue that has unfinished runs."""
 
@@ -126,6 +132,13 @@ class Operations(Protocol):
     async def cancel(self, run_id: str, now_us: int) -> State:
         """Cancel a run that does not run, or ask for it; the state it is in then. Raises `RunNotFound`."""
 
+    async def retry(self, run: NewRun) -> None:
+        """Insert a run that retries the finished one named by its `retry_of`, and takes over its key.
+
+        Raises `RunNotFound`, and `InvalidTransition` for one that has not finished, succeeded, was
+        retried before, or whose key another run holds by now.
+        """
+
     async def prune(self, finished_before_us: int, now_us: int) -> Pruned:
         """Delete one bounded batch of history and keys beyond their retention."""
 
@@ -150,6 +163,12 @@ class Transaction(Protocol):
 
     def commit(self) -> None:
         """Commit all; raises and keeps nothing if it cannot."""
+
+    async def off_loop(self, use: Callable[..., Any], *args: Any) -> Any:
+        """Call something that uses this transaction in a thread kept for that.
+
+        It is seen through to its end even if the caller is cancelled.
+        """
 
     def session(self) -> Any:
         """A SQLAlchemy session for synchronous code on this transaction."""

@@ -235,6 +235,8 @@ class RunView:
     args: bytes = b""
     result: bytes | None = None
     failure: Failure | None = None
+    claimed_us: int | None = None
+    """When the worker that holds it took it; of finished runs only `started_us` is kept."""
     started_us: int | None = None
     finished_us: int | None = None
     wall_us: int | None = None
@@ -267,6 +269,63 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitTerms:
+    """A limit as a worker's code declares it: for one version of a task, or, without one, for a queue."""
+
+    queue: str
+    task: str | None
+    version: str | None
+    count: int
+    period_us: int | None
+    """Of a rate; None for a concurrency limit."""
+    per_tenant: bool
+
+    @property
+    def scope(self) -> str:
+        """What its keys in the store begin with."""
+        return f"queue:{self.queue}" if self.task is None else f"task:{self.task}"
+
+    def applies_to(self, lane: Lane) -> bool:
+        if self.task is None:
+            return lane.queue == self.queue
+        return (lane.task, lane.version) == (self.task, self.version)
+
+    def gate(self, tenant: str) -> Gate:
+        """The gate that the store keeps for it, for runs of this tenant."""
+        key = f"{self.scope}/tenant:{tenant}" if self.per_tenant else self.scope
+        return (
+            Slots(key, self.count)
+            if self.period_us is None
+            else Pace(f"{key}/rate", self.count, self.period_us)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker's code declares of its tasks and queues, so that anybody can say what holds a run back."""
+
+    limits: tuple[LimitTerms, ...] = ()
+    attempts: tuple[tuple[str, str, int], ...] = ()
+    """Name and version of each task that is retried, and how many attempts it has."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "limits": [
+                [limit.queue, limit.task, limit.version, limit.count, limit.period_us, limit.per_tenant]
+                for limit in self.limits
+            ],
+            "attempts": self.attempts,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Terms:
+        return cls(
+            tuple(LimitTerms(*limit) for limit in fields["limits"]),
+            tuple((task, version, attempts) for task, version, attempts in fields["attempts"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     """A worker as the registry knows it. An incarnation is one start of one process."""
 
@@ -278,6 +337,7 @@ class WorkerView:
     queues: tuple[str, ...]
     tasks: tuple[tuple[str, str], ...]
     """Name and version of each task it can execute."""
+    terms: Terms = Terms()
     held: int = 0
 
 
@@ -292,6 +352,7 @@ class NewWorker:
     """Empty for all queues."""
     tasks: tuple[tuple[str, str], ...]
     lease_us: int
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True, slots=True)

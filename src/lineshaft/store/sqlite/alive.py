@@ -25,11 +25,18 @@ class Alive:
     def __init__(self, path: Path) -> None:
         self._name = os.path.realpath(f"{path}-alive")
 
-    def take(self, worker: int) -> None:
-        """Show that this worker lives, until `drop` or the end of the process."""
+    def take(self, worker: int) -> bool:
+        """Show that this worker lives, until `drop` or the end of the process.
+
+        False if another process has that byte: its own registration under this number was rolled back.
+        """
         with _lock:
-            fcntl.lockf(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, worker)
+            try:
+                fcntl.lockf(self._descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, worker)
+            except OSError:
+                return False
             _own.add((self._name, worker))
+            return True
 
     def drop(self, worker: int) -> None:
         with _lock:

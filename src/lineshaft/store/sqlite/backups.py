@@ -60,12 +60,14 @@ def restore(source: Path, target: Path) -> Restored:
     """Put a backup in place of a store that no process uses; every run in it is free to be claimed."""
     if not source.is_file():
         raise StoreUnavailable(f"There is no backup {source}.")
-    if target.exists():
-        raise StoreError(
-            f"{target} exists already.", hint="Move it away first, together with the files beside it."
-        )
+    # A log that was left behind would be replayed into the restored file.
+    for there in (target, target.with_name(f"{target.name}-wal"), target.with_name(f"{target.name}-journal")):
+        if there.exists():
+            raise StoreError(
+                f"{there} exists already.", hint="Move it away first, together with the files beside it."
+            )
     with translated(source):
-        copy = sqlite3.connect(f"file:{source}?mode=ro", uri=True)
+        copy = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
         try:
             if revision(copy) is None:
                 raise NotAStore(f"{source} is not a backup of a Lineshaft store.")
@@ -94,6 +96,11 @@ def _free(connection: sqlite3.Connection) -> Restored:
     # does, at-most-once ones included.
     connection.execute("UPDATE lineshaft_worker SET boot_id = 'before the restore'")
     connection.execute("DELETE FROM lineshaft_listener")
+    # There is no row yet where no worker ever registered before the backup.
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'lineshaft_worker', 0"
+        " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'lineshaft_worker')"
+    )
     connection.execute(f"UPDATE sqlite_sequence SET seq = seq + {FENCE_JUMP} WHERE name = 'lineshaft_worker'")
     connection.execute("COMMIT")
     return Restored(unfinished, running)

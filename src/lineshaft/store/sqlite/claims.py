@@ -9,7 +9,7 @@ from typing import Any
 from lineshaft.core import bounds
 from lineshaft.store.sqlite.gates import Gates
 from lineshaft.store.sqlite.packing import fetch, pack
-from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, OpenLane
+from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, LaneShare, OpenLane
 
 # A loose index scan: one probe a lane that has ready runs, however many there are in it.
 _LOOK = """
@@ -36,6 +36,11 @@ UPDATE lineshaft_run SET state = 'ready'
 WHERE id IN (SELECT id FROM lineshaft_run WHERE state = 'scheduled' AND due_us <= ?1 ORDER BY due_us LIMIT ?2)
 """
 
+_IS_REGISTERED = "SELECT 1 FROM lineshaft_worker WHERE id = ?1"
+_NEXT_GROUP = "SELECT min(suspect) FROM lineshaft_run WHERE state = 'ready' AND suspect > ?1"
+_NO_PLACE_US = 2**62
+"""No run's place in its lane comes after this."""
+
 _COLUMNS = """json_group_array(json_array(
     run.id, run.lane, run.fence + 1, run.attempts, run.crashes, run.args, run.due_us, run.first_id, run.key,
     run.cancel_requested, run.order_us, run.priority))"""
@@ -55,7 +60,7 @@ SELECT {_COLUMNS} FROM lineshaft_run AS run WHERE run.state = 'ready' AND run.su
 """
 
 _HOLD = """
-UPDATE lineshaft_run SET state = 'running', fence = fence + 1, worker = ?1, started_us = NULL
+UPDATE lineshaft_run SET state = 'running', fence = fence + 1, worker = ?1, claimed_us = ?3, started_us = NULL
 WHERE id IN (SELECT value FROM json_each(?2))
 """
 
@@ -76,14 +81,19 @@ def claim(connection: sqlite3.Connection, requests: Sequence[ClaimRequest]) -> S
 
 
 def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
-    look = fetch(connection, _LOOK, (request.after_lane, bounds.LANES_VISITED_MAX))
+    if connection.execute(_IS_REGISTERED, (request.worker,)).fetchone() is None:
+        # It was swept meanwhile: nobody would ever look after what it took now.
+        return ClaimReply((), request.after_lane, False, None, suspects_wait=False)
+    look = _look(connection, request.after_lane)
     if look["due"] is not None and look["due"] <= request.now_us:
         connection.execute(_PROMOTE, (request.now_us, bounds.CLAIM_ROWS_MAX))
-        look = fetch(connection, _LOOK, (request.after_lane, bounds.LANES_VISITED_MAX))
-    if look["suspect"] is not None:
-        reply = _claim_suspects(connection, request, look)
+        look = _look(connection, request.after_lane)
+    suspects = look["suspect"]
+    while suspects is not None:
+        reply = _claim_suspects(connection, request, suspects)
         if reply is not None:
             return reply
+        suspects = connection.execute(_NEXT_GROUP, (suspects,)).fetchone()[0]
     open_lanes = [OpenLane(Lane(*names), head) for _, head, *names in look["lanes"]]
     shares = request.plan(open_lanes)
     gates = Gates(connection, shares, request.worker, request.now_us)
@@ -97,10 +107,12 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
         more = more or len(taken) >= rows_max
         rows += taken
     gates.pay(_count_by_lane(rows))
+    # A share that ends at some place in its lane leaves what comes after it.
+    more = more or (bool(rows) and (gates.left_over or any(_is_bounded(share) for share in shares)))
     visited_all = len(open_lanes) < bounds.LANES_VISITED_MAX
     waits = [us for us in (look["due"], gates.next_open_us) if us is not None and us > request.now_us]
     return ClaimReply(
-        runs=_hold(connection, request.worker, rows, lanes),
+        runs=_hold(connection, request, rows, lanes),
         last_lane=-1 if visited_all else look["lanes"][-1][0],
         more=more or not visited_all or (look["due"] is not None and look["due"] <= request.now_us),
         next_due_us=min(waits, default=None),
@@ -108,21 +120,33 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
     )
 
 
+def _look(connection: sqlite3.Connection, after_lane: int) -> dict[str, Any]:
+    """Open lanes after one, and from the smallest on if there is room for more; what is due; who is suspect."""
+    look: dict[str, Any] = fetch(connection, _LOOK, (after_lane, bounds.LANES_VISITED_MAX))
+    room = bounds.LANES_VISITED_MAX - len(look["lanes"])
+    if after_lane >= 0 and room > 0:
+        start = fetch(connection, _LOOK, (-1, room))["lanes"]
+        look["lanes"] += [lane for lane in start if lane[0] <= after_lane]
+    return look
+
+
+def _is_bounded(share: LaneShare) -> bool:
+    return share.order_us_max < _NO_PLACE_US
+
+
 def _claim_suspects(
-    connection: sqlite3.Connection, request: ClaimRequest, look: dict[str, Any]
+    connection: sqlite3.Connection, request: ClaimRequest, suspects: int
 ) -> ClaimReply | None:
     """Take a group of suspects, once the worker could be blamed for nothing else.
 
-    None where this worker can execute nothing of the group: it is left to others.
+    None where this worker can execute nothing of the group now: it is left to others, or until a gate opens.
     """
-    rows = fetch(connection, _TAKE_SUSPECTS, (look["suspect"],))
+    rows = fetch(connection, _TAKE_SUSPECTS, (suspects,))
     known = fetch(connection, _LANES, (pack([row[1] for row in rows]),))
     lanes = {lane_id: Lane(*names) for lane_id, *names in known}
     shares = request.plan([OpenLane(lane, 0) for lane in lanes.values()])
     if not shares:
         return None
-    if not request.idle:
-        return ClaimReply((), request.after_lane, False, None, suspects_wait=True)
     gates = Gates(connection, shares, request.worker, request.now_us)
     allowed = {share.lane.id: rows_max for rows_max, group in gates.by_rows().items() for share in group}
     taken = []
@@ -130,17 +154,21 @@ def _claim_suspects(
         if allowed.get(row[1], 0) > 0:
             allowed[row[1]] -= 1
             taken.append(row)
+    if not taken:
+        return None
+    if not request.idle:
+        return ClaimReply((), request.after_lane, False, None, suspects_wait=True)
     gates.pay(_count_by_lane(taken))
-    runs = _hold(connection, request.worker, taken, lanes)
+    runs = _hold(connection, request, taken, lanes)
     return ClaimReply(runs, request.after_lane, False, gates.next_open_us, suspects_wait=True)
 
 
 def _hold(
-    connection: sqlite3.Connection, worker: int, rows: list[list[Any]], lanes: dict[int, Lane]
+    connection: sqlite3.Connection, request: ClaimRequest, rows: list[list[Any]], lanes: dict[int, Lane]
 ) -> Sequence[Claimed]:
     if not rows:
         return ()
-    connection.execute(_HOLD, (worker, pack([row[0] for row in rows])))
+    connection.execute(_HOLD, (request.worker, pack([row[0] for row in rows]), request.now_us))
     large = [row[0] for row in rows if row[5] is None]
     payloads = dict(fetch(connection, _PAYLOADS, (pack(large),))) if large else {}
     rows.sort(key=lambda row: row[10])

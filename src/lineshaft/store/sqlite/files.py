@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
-from lineshaft.store.sqlite.connection import OwnConnection, open_connection
+from lineshaft.store.sqlite.connection import LIBRARY_WAL_RESET_MENDED, OwnConnection, open_connection
 from lineshaft.store.sqlite.gate import Gate
 
 LOG_BYTES_TO_CHECKPOINT = 16 * 1_048_576
@@ -57,6 +58,17 @@ class StoreFiles:
             except FileNotFoundError:
                 continue
         return total
+
+    def facts(self) -> dict[str, str]:
+        """What `doctor` asks of the files."""
+        mended = sqlite3.sqlite_version_info >= LIBRARY_WAL_RESET_MENDED
+        room = os.statvfs(self.path.parent)
+        return {
+            "log_bytes": str(self.bytes_in_all() - os.stat(self.path).st_size),
+            "log_bytes_max": str(LOG_BYTES_TO_WAIT),
+            "disk_free_bytes": str(room.f_bavail * room.f_frsize),
+            "wal_reset_fault": "mended" if mended else "kept away by the write gate",
+        }
 
     def close(self) -> None:
         self.gate.close()

@@ -8,6 +8,7 @@ counter can leak. Rates: one row a key holds the theoretical arrival time of the
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 
 from lineshaft.store.sqlite.packing import fetch, pack
@@ -52,23 +53,34 @@ class Gates:
         self._slots = {gate.key: gate for share in shares for gate in share.gates if isinstance(gate, Slots)}
         self._paces = {gate.key: gate for share in shares for gate in share.gates if isinstance(gate, Pace)}
         self._room: dict[str, int] = {}
+        self._cut: list[LaneShare] = []
         self._arrival_us: dict[str, float] = {}
         self.next_open_us: int | None = None
+        self.left_over = False
+        """Whether a lane got less than it asked for, of room that others then did not use."""
         if self._slots:
             self._read_slots()
         if self._paces:
             self._read_paces()
 
     def by_rows(self) -> dict[int, list[LaneShare]]:
-        """Lanes by the number of runs that each may give; closed lanes are left out."""
+        """Lanes by the number of runs that each may give; closed lanes are left out.
+
+        Lanes behind one gate get even parts of its room, since how much each has is not known here.
+        """
         groups: dict[int, list[LaneShare]] = {}
+        room = dict(self._room)
+        waiting = Counter(gate.key for share in self._shares for gate in share.gates)
         for share in self._shares:
-            rows = min([share.rows_max, *(self._room[gate.key] for gate in share.gates)])
-            if rows <= 0:
-                continue
+            parts = (-(-room[gate.key] // waiting[gate.key]) for gate in share.gates)
+            rows = min([share.rows_max, *parts])
             for gate in share.gates:
-                self._room[gate.key] -= rows
-            groups.setdefault(rows, []).append(share)
+                waiting[gate.key] -= 1
+                room[gate.key] -= max(rows, 0)
+            if rows > 0:
+                groups.setdefault(rows, []).append(share)
+            if rows < share.rows_max:
+                self._cut.append(share)
         return groups
 
     def pay(self, taken_by_lane: dict[int, int]) -> None:
@@ -78,6 +90,9 @@ class Gates:
             count = taken_by_lane.get(share.lane.id, 0)
             for gate in share.gates:
                 taken[gate.key] = taken.get(gate.key, 0) + count
+        self.left_over = any(
+            all(self._room[gate.key] > taken[gate.key] for gate in share.gates) for share in self._cut
+        )
         leased = [(key, taken[key]) for key in self._slots if taken[key]]
         if leased:
             self._connection.execute(_LEASE_SLOTS, (pack(leased), self._worker))
@@ -103,8 +118,8 @@ class Gates:
             arrival_us = max(float(arrivals.get(key, 0.0)), float(self._now_us))
             self._arrival_us[key] = arrival_us
             interval_us = pace.period_us / pace.count
-            # A thousandth of an interval forgives the rounding of a sum of fractions.
-            self._room[key] = int((self._now_us + pace.period_us - arrival_us) / interval_us + 1e-3)
+            # A microsecond forgives the rounding of a sum of fractions.
+            self._room[key] = int((self._now_us + pace.period_us - arrival_us + 1) / interval_us)
 
 
 def open_again_us(arrival_us: float, pace: Pace) -> int:

@@ -22,8 +22,8 @@ from lineshaft.store.sqlite.settlement import finish_runs
 from lineshaft.store.values import Failure, NewWorker, Rescued
 
 _REGISTER = """
-INSERT INTO lineshaft_worker (host, pid, boot_id, started_us, expires_boot_us, queues, tasks)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO lineshaft_worker (host, pid, boot_id, started_us, expires_boot_us, queues, tasks, terms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _BEAT = "UPDATE lineshaft_worker SET expires_boot_us = ?2 WHERE id = ?1 AND boot_id = ?3"
 _FORGET = "DELETE FROM lineshaft_worker WHERE id = ?1"
@@ -82,10 +82,14 @@ class Registry:
                 self.clock.boot_us() + worker.lease_us,
                 pack(worker.queues),
                 pack(worker.tasks),
+                pydantic_core.to_json(worker.terms.as_json()).decode(),
             )
             number = connection.execute(_REGISTER, row).lastrowid
             assert number is not None
-            self.alive.take(number)
+            while not self.alive.take(number):
+                connection.execute(_FORGET, (number,))
+                number = connection.execute(_REGISTER, row).lastrowid
+                assert number is not None
             _return_parked(connection, worker.tasks)
             numbers.append(number)
         return numbers
@@ -214,15 +218,16 @@ WHERE id IN (SELECT run.id FROM lineshaft_run AS run CROSS JOIN lineshaft_lane A
              LIMIT ?2)
 """
 
-_LIVE_TASKS = "SELECT id, boot_id, expires_boot_us, tasks FROM lineshaft_worker"
+_TASKS = "SELECT tasks FROM lineshaft_worker"
 
 
-def park(registry: Registry, connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]:
+def park(connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]:
     """Park ready runs whose task no live worker knows, a bounded number in each sweep."""
+    # Workers whose lease has run out count until they are swept: one that comes back in time would not register
+    # again, which is what returns parked runs.
     known: set[tuple[str, str]] = set()
-    for worker, boot_id, expires_boot_us, tasks in connection.execute(_LIVE_TASKS).fetchall():
-        if registry.is_live(worker, boot_id, expires_boot_us):
-            known.update((name, version) for name, version in pydantic_core.from_json(tasks))
+    for (tasks,) in connection.execute(_TASKS).fetchall():
+        known.update((name, version) for name, version in pydantic_core.from_json(tasks))
     lanes = fetch(connection, _READY_LANES)
     unknown = [lane for lane, task, version in lanes if (task, version) not in known]
     parked = 0

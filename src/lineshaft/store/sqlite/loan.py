@@ -72,7 +72,7 @@ class Loan:
     ) -> None:
         self._lent_lazily = lent
         self._lent: LentConnection | None = None
-        self._hold_s = hold_s
+        self.hold_s = hold_s
         self._told = returned
         self._lock = threading.RLock()
         self._returned = threading.Event()
@@ -99,7 +99,7 @@ class Loan:
 
     def wait_until_returned(self) -> None:
         """Stand still until the borrower is done, or its time is over."""
-        if not self._returned.wait(self._hold_s):
+        if not self._returned.wait(self.hold_s):
             self._revoke()
 
     def _revoke(self) -> None:
@@ -179,6 +179,13 @@ class Loan:
             self._returned.set()
             self._told()
 
+    def too_long(self) -> TransactionTooLong:
+        """The error of a borrower that overstayed."""
+        return TransactionTooLong(
+            f"A transaction held the writer for more than {self.hold_s:g} seconds and was rolled back.",
+            hint="Do slow work (remote calls, long computation) before it, in a step or task of its own.",
+        )
+
     def _too_late(self) -> StoreError:
         if self._lost:
             return TransactionRefused(
@@ -186,8 +193,5 @@ class Loan:
                 hint="Let such an error propagate; leave ON CONFLICT ROLLBACK out.",
             )
         if self._revoked:
-            return TransactionTooLong(
-                f"A transaction held the writer for more than {self._hold_s:g} seconds and was rolled back.",
-                hint="Do slow work (remote calls, long computation) before it, in a step or task of its own.",
-            )
+            return self.too_long()
         return TransactionTooLong("This transaction has ended.", hint="Use it only while its task runs.")

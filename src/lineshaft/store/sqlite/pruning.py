@@ -25,7 +25,9 @@ DELETE FROM lineshaft_key WHERE (task, tenant, key) IN (
     SELECT task, tenant, key FROM lineshaft_key
     WHERE expires_us IS NOT NULL AND expires_us <= ?1 ORDER BY expires_us LIMIT ?2)
 """
-_DELETE_PACES = "DELETE FROM lineshaft_pace WHERE arrival_us < ?1"
+_DELETE_PACES = """
+DELETE FROM lineshaft_pace WHERE key IN (SELECT key FROM lineshaft_pace WHERE arrival_us < ?1 LIMIT ?2)
+"""
 
 
 def prune(connection: sqlite3.Connection, steps: Sequence[tuple[int, int]]) -> Sequence[Pruned]:
@@ -42,5 +44,5 @@ def _prune(connection: sqlite3.Connection, finished_before_us: int, now_us: int)
             connection.execute(statement, packed)
     keys = connection.execute(_DELETE_KEYS, (now_us, bounds.PRUNE_ROWS_MAX)).rowcount
     # A rate whose next arrival lies in the past says the same as no row at all.
-    connection.execute(_DELETE_PACES, (now_us,))
+    connection.execute(_DELETE_PACES, (now_us, bounds.PRUNE_ROWS_MAX))
     return Pruned(len(run_ids), keys)

@@ -22,6 +22,7 @@ from lineshaft.store.values import (
     RunFilter,
     RunView,
     SlotHolder,
+    Terms,
     WorkerView,
 )
 
@@ -30,12 +31,12 @@ _LANE = "lane.queue, lane.task, lane.version, lane.tenant"
 _UNFINISHED = f"""json_array(
     run.id, {_LANE}, run.state, run.attempts, run.crashes, run.due_us, run.priority, run.key, run.first_id,
     run.retry_of, run.worker, run.fence, run.started_us, run.failure, run.cancel_requested, run.suspect,
-    NULL, NULL, NULL"""
+    run.claimed_us, NULL, NULL, NULL"""
 
 _FINISHED = f"""json_array(
     run.id, {_LANE}, run.state, run.attempts, run.crashes, run.due_us, run.priority, run.key, run.first_id,
     run.retry_of, run.worker, run.fence, run.started_us, run.failure, 0, NULL,
-    run.finished_us, run.wall_us, run.cpu_us"""
+    NULL, run.finished_us, run.wall_us, run.cpu_us"""
 
 _ARGS = "coalesce(run.args, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'args'))"
 _RESULT = (
@@ -103,14 +104,17 @@ def listing(connection: sqlite3.Connection, wanted: RunFilter) -> Sequence[RunVi
     if not wanted.states or wanted.states & FINAL:
         rare = bool(wanted.states) and State.SUCCEEDED not in wanted.states
         rows += fetch(connection, _LIST_FAILED if rare else _LIST_FINISHED, parameters)
-    rows.sort(key=lambda row: row[0], reverse=True)
-    return [_run_view(row) for row in rows[: wanted.rows_max]]
+    # A run that finished between the two statements is in both results; the later one tells its end.
+    newest = sorted({row[0]: row for row in rows}.items(), reverse=True)
+    return [_run_view(row) for _, row in newest[: wanted.rows_max]]
 
 
 def _run_view(row: list[Any]) -> RunView:
     run_id, *names = row[:5]
     state, attempts, crashes, due_us, priority, key, first_id, retry_of, worker, fence = row[5:15]
-    started_us, failure, cancel_requested, suspect, finished_us, wall_us, cpu_us, args, result = row[15:]
+    started_us, failure, cancel_requested, suspect, claimed_us, finished_us, wall_us, cpu_us, args, result = (
+        row[15:]
+    )
     return RunView(
         id=run_id,
         lane=Lane(*names),
@@ -130,6 +134,7 @@ def _run_view(row: list[Any]) -> RunView:
         args=b"" if args is None else args.encode(),
         result=None if result is None else result.encode(),
         failure=_failure(failure),
+        claimed_us=claimed_us,
         started_us=started_us,
         finished_us=finished_us,
         wall_us=wall_us,
@@ -196,7 +201,7 @@ def queues(connection: sqlite3.Connection) -> Sequence[QueueView]:
 
 
 _WORKERS = """
-SELECT id, host, pid, started_us, boot_id, expires_boot_us, queues, tasks,
+SELECT id, host, pid, started_us, boot_id, expires_boot_us, queues, tasks, terms,
        (SELECT count(*) FROM lineshaft_run WHERE worker = lineshaft_worker.id)
 FROM lineshaft_worker ORDER BY id
 """
@@ -213,11 +218,21 @@ def workers(registry: Registry, connection: sqlite3.Connection) -> Sequence[Work
             alive=registry.is_live(number, boot_id, expires_boot_us),
             queues=tuple(pydantic_core.from_json(names)),
             tasks=tuple((name, version) for name, version in pydantic_core.from_json(tasks)),
+            terms=Terms.from_json(pydantic_core.from_json(terms)),
             held=held,
         )
-        for number, host, pid, started_us, boot_id, expires_boot_us, names, tasks, held in connection.execute(
-            _WORKERS
-        ).fetchall()
+        for (
+            number,
+            host,
+            pid,
+            started_us,
+            boot_id,
+            expires_boot_us,
+            names,
+            tasks,
+            terms,
+            held,
+        ) in connection.execute(_WORKERS).fetchall()
     ]
 
 
@@ -233,6 +248,34 @@ def pace_open_us(connection: sqlite3.Connection, pace: Pace) -> int:
     """When a rate lets the next start through."""
     row = connection.execute("SELECT arrival_us FROM lineshaft_pace WHERE key = ?", (pace.key,)).fetchone()
     return 0 if row is None else open_again_us(row[0], pace)
+
+
+_AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM lineshaft_run AS run CROSS JOIN lineshaft_run AS other
+    WHERE run.id = ?1 AND other.state = 'ready' AND other.suspect IS NULL AND other.lane = run.lane
+      AND other.order_us < run.order_us
+    LIMIT ?2)
+"""
+
+
+def ahead(connection: sqlite3.Connection, run_id: str, at_most: int) -> int:
+    """How many ready runs of its lane come before a run, counted up to a bound."""
+    count: int = connection.execute(_AHEAD, (run_id, at_most)).fetchone()[0]
+    return count
+
+
+_RETRIED_BY = """
+SELECT id FROM lineshaft_run WHERE retry_of = ?1
+UNION ALL
+SELECT id FROM lineshaft_run_history WHERE retry_of = ?1
+"""
+
+
+def retried_by(connection: sqlite3.Connection, run_id: str) -> str | None:
+    """The run that retries a finished one."""
+    row = connection.execute(_RETRIED_BY, (run_id,)).fetchone()
+    return None if row is None else row[0]
 
 
 _COUNTS = """

@@ -22,6 +22,21 @@ def revision(connection: sqlite3.Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
+def refuse_foreign(path: Path) -> None:
+    """Raise if a file is somebody else's database, before anything about it is changed."""
+    if not path.is_file():
+        return
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            _require_ours(connection, path.absolute())
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        # Not readable like this; opening it for use says what is wrong.
+        return
+
+
 def require_current(files: StoreFiles) -> None:
     """Create the tables in a new file; raise unless an existing one is ours and at this version."""
     connection = files.connect()
@@ -31,15 +46,10 @@ def require_current(files: StoreFiles) -> None:
             if found == REVISIONS[-1]:
                 return
             if found is None:
-                tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if tables:
-                    raise NotAStore(
-                        f"{files.path} is a SQLite database, but not a Lineshaft store.",
-                        hint="Correct the address; or add our tables beside yours with `lineshaft migrate`.",
-                    )
+                _require_ours(connection, files.path)
     finally:
         connection.close()
-    _refuse_foreign(found, files.path)
+    _refuse_unknown(found, files.path)
     if found is not None:
         raise StoreOutdated(
             f"The store {files.path} is at revision {found}; this version needs {REVISIONS[-1]}.",
@@ -64,7 +74,7 @@ def migrate(files: StoreFiles) -> tuple[str | None, str]:
     try:
         with translated(files.path), files.gate.entered():
             before = revision(connection)
-            _refuse_foreign(before, files.path)
+            _refuse_unknown(before, files.path)
             config = Config()
             config.set_main_option("script_location", "lineshaft.store:migrations")
             with engine.connect() as opened:
@@ -76,7 +86,18 @@ def migrate(files: StoreFiles) -> tuple[str | None, str]:
         connection.close()
 
 
-def _refuse_foreign(found: str | None, path: Path) -> None:
+def _require_ours(connection: sqlite3.Connection, path: Path) -> None:
+    # Alembic commits the version table before the others: a file that has it and no revision is being made by
+    # another process, or was left by one that died of it, and `migrate` carries on.
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master").fetchall()}
+    if names and VERSION_TABLE not in names:
+        raise NotAStore(
+            f"{path} is a SQLite database, but not a Lineshaft store.",
+            hint="Correct the address; or add our tables beside yours with `lineshaft migrate`.",
+        )
+
+
+def _refuse_unknown(found: str | None, path: Path) -> None:
     if found is not None and found not in REVISIONS:
         raise StoreTooNew(
             f"The store {path} is at revision {found}, which this version of Lineshaft does not know.",

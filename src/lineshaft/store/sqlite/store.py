@@ -24,6 +24,7 @@ from lineshaft.store.sqlite import (
     leases,
     pruning,
     reads,
+    retrying,
     settlement,
     submissions,
 )
@@ -31,7 +32,7 @@ from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.connection import OwnConnection, require_safe_to_join, translated
 from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.listening import Listening, forget
-from lineshaft.store.sqlite.schema import require_current
+from lineshaft.store.sqlite.schema import refuse_foreign, require_current
 from lineshaft.store.sqlite.transaction import LentTransaction
 from lineshaft.store.sqlite.writer import Writer
 from lineshaft.store.values import (
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LENDING_THREADS = 16
+"""One transaction is lent at a time; the others are for bodies that overstayed and will not return."""
+
 
 class SqliteStore:
     """One SQLite file. Usable from any number of threads and event loops of this process.
@@ -70,6 +74,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, clock: Clock | None = None, *, threaded: bool = True) -> None:
         self._clock = clock or SystemClock()
+        refuse_foreign(path)
         self._files = StoreFiles(path)
         try:
             require_current(self._files)
@@ -79,9 +84,10 @@ class SqliteStore:
         self.path = self._files.path
         self.address = f"sqlite:///{self.path}"
         self._registry = leases.Registry(self._clock, Alive(self.path))
-        self._park = partial(leases.park, self._registry)
         self._threaded = threaded
         self._readers = ThreadPoolExecutor(2, "lineshaft-reader") if threaded else None
+        # Threads for lent transactions, apart from all others: whoever holds the writer must not wait for one.
+        self._lending = ThreadPoolExecutor(LENDING_THREADS, "lineshaft-lending") if threaded else None
         self._reading = threading.local()
         self._read_connections: list[OwnConnection] = []
         self._sessions: Sessions | None = None
@@ -108,7 +114,7 @@ class SqliteStore:
 
     async def submit_with_async(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         if isinstance(tx, LentTransaction):
-            return await asyncio.get_running_loop().run_in_executor(None, tx.submit, runs)
+            return await tx.off_loop(tx.submit, runs)
         if _is_sqlalchemy(tx):
             joined: Sequence[Accepted] = await tx.run_sync(
                 self._sqlalchemy().on_connection, partial(self._join, runs)
@@ -154,7 +160,7 @@ class SqliteStore:
         return (await self._writer.write(self._rescue, [now_us], News.WORK | News.FINISHED))[0]
 
     async def park(self, now_us: int) -> int:
-        return (await self._writer.write(self._park, [now_us]))[0]
+        return (await self._writer.write(leases.park, [now_us]))[0]
 
     async def cancel_requests(self, worker: int) -> Sequence[str]:
         return await self._read(reads.cancel_requests, worker)
@@ -176,6 +182,12 @@ class SqliteStore:
     async def progress(self, run_id: str) -> bytes | None:
         return await self._read(reads.progress, run_id)
 
+    async def ahead(self, run_id: str, at_most: int) -> int:
+        return await self._read(reads.ahead, run_id, at_most)
+
+    async def retried_by(self, run_id: str) -> str | None:
+        return await self._read(reads.retried_by, run_id)
+
     async def queues(self) -> Sequence[QueueView]:
         return await self._read(reads.queues)
 
@@ -193,7 +205,8 @@ class SqliteStore:
 
     async def facts(self) -> StoreFacts:
         counts = await self.counts()
-        settings = await self._read(_settings)
+        details = await self._read(_settings)
+        details |= self._files.facts()
         return StoreFacts(
             address=self.address,
             engine=f"SQLite {sqlite3.sqlite_version}",
@@ -201,7 +214,7 @@ class SqliteStore:
             bytes=self._files.bytes_in_all(),
             unfinished=sum(count for state, count in counts.items() if state not in FINAL),
             finished=sum(count for state, count in counts.items() if state in FINAL),
-            details=settings,
+            details=details,
         )
 
     async def _read(self, read: Callable[..., T], *args: Any) -> T:
@@ -229,6 +242,9 @@ class SqliteStore:
             0
         ]
 
+    async def retry(self, run: NewRun) -> None:
+        await self._writer.write(retrying.retry, [run], News.WORK)
+
     async def prune(self, finished_before_us: int, now_us: int) -> Pruned:
         gone = self._listening.take_gone()
         if gone:
@@ -246,7 +262,7 @@ class SqliteStore:
     async def transaction(self) -> AsyncIterator[LentTransaction]:
         loan = await self._writer.borrow(bounds.WRITER_HOLD_S_MAX)
         try:
-            yield LentTransaction(loan, self._sqlalchemy)
+            yield LentTransaction(loan, self._sqlalchemy, self._lending)
         finally:
             # Rolling back a revoked loan may wait for a statement to stop; it never waits for the writer.
             loan.finish()
@@ -284,6 +300,8 @@ class SqliteStore:
 
     def _close_now(self) -> None:
         self._writer.close()
+        if self._lending is not None:
+            self._lending.shutdown(wait=False)
         if self._sessions is not None:
             self._sessions.close()
         if self._readers is not None:

@@ -50,13 +50,14 @@ def submit(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> Sequence[A
     lanes = {run.lane: None for run in runs}
     connection.execute(_INSERT_LANES, (pack([(lane.id, *lane) for lane in lanes]),))
     accepted: list[Accepted] = [Accepted(run.id, True) for run in runs]
-    first_ids: dict[int, str] = {}
+    lineages: dict[int, tuple[str, str]] = {}
     if any(run.key is not None for run in runs):
-        _resolve_keys(connection, runs, accepted, first_ids)
+        _resolve_keys(connection, runs, accepted, lineages)
     rows, payloads = [], []
     for position, run in enumerate(runs):
         if not accepted[position].created:
             continue
+        first_id, retry_of = lineages.get(position) or (run.first_id or run.id, run.retry_of)
         inline: str | None = run.args.decode()
         if len(run.args) > bounds.INLINE_BYTES_MAX:
             payloads.append((run.id, inline))
@@ -70,8 +71,8 @@ def submit(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> Sequence[A
                 run.order_us,
                 run.priority,
                 None if run.key is None else run.key.text,
-                first_ids.get(position) or run.first_id or run.id,
-                run.retry_of,
+                first_id,
+                retry_of,
                 inline,
             )
         )
@@ -86,9 +87,12 @@ def _resolve_keys(
     connection: sqlite3.Connection,
     runs: Sequence[NewRun],
     accepted: list[Accepted],
-    first_ids: dict[int, str],
+    lineages: dict[int, tuple[str, str]],
 ) -> None:
-    """Find out which submissions create a run, and take the keys of those."""
+    """Find out which submissions create a run, and take the keys of those.
+
+    `lineages` gets the first run, and the retried one, of those that replace a failed holder.
+    """
     keyed = [(position, run, run.key) for position, run in enumerate(runs) if run.key is not None]
     names = [(run.lane.task, run.lane.tenant, key.text) for _, run, key in keyed]
     # A holder is (run id, digest of its arguments).
@@ -97,8 +101,8 @@ def _resolve_keys(
         position, run, key = keyed[index]
         if expires_us is not None and expires_us <= run.submitted_us:
             continue
-        if key.retry_failed and state == State.FAILED:
-            first_ids[position] = first_id
+        if key.retry_failed and state == State.FAILED and digest == key.digest:
+            lineages[position] = (first_id, run_id)
             continue
         holders[names[index]] = (run_id, digest)
     taken = []

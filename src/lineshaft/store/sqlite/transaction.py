@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.store.sqlite import settlement, submissions
 from lineshaft.store.sqlite.connection import translate
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
 
     from lineshaft.store.sqlite.alchemy import Sessions
 
+T = TypeVar("T")
+
 
 class LentTransaction:
     """One transaction on the store, in which several runs may each have a part (a savepoint)."""
 
-    def __init__(self, loan: Loan, sessions: Callable[[], Sessions]) -> None:
+    def __init__(
+        self, loan: Loan, sessions: Callable[[], Sessions], threads: ThreadPoolExecutor | None
+    ) -> None:
         self._loan = loan
+        self._threads = threads
         self._sessions = sessions
 
     def savepoint(self) -> None:
@@ -52,6 +59,23 @@ class LentTransaction:
 
         return self._loan.run(insert)
 
+    async def off_loop(self, use: Callable[..., T], *args: Any) -> T:
+        if self._threads is None:
+            return use(*args)
+        future = asyncio.get_running_loop().run_in_executor(self._threads, use, *args)
+        # When the loan is over nothing can come of it any more, so nobody waits longer than that.
+        patience_s = self._loan.hold_s + 1.0
+        try:
+            await asyncio.wait([future], timeout=patience_s)
+        except asyncio.CancelledError:
+            await asyncio.wait([future], timeout=patience_s)
+            future.add_done_callback(_forget)
+            raise
+        if not future.done():
+            future.add_done_callback(_forget)
+            raise self._loan.too_long()
+        return future.result()
+
     def commit(self) -> None:
         self._loan.commit()
 
@@ -66,3 +90,9 @@ class LentTransaction:
 
     async def finish_async(self, session: AsyncSession) -> None:
         await session.run_sync(self._sessions().settle)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Look at how something ended for which nobody waits, so that asyncio does not complain."""
+    if not future.cancelled():
+        future.exception()

@@ -8,6 +8,7 @@ whatever their number. A flush that fails on its content is bisected until the c
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -24,6 +25,8 @@ from lineshaft.store.sqlite.connection import translate
 from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.loan import LentConnection, Loan
 from lineshaft.store.values import News
+
+_log = logging.getLogger("lineshaft")
 
 Row = TypeVar("Row", contravariant=True)
 Result = TypeVar("Result", covariant=True)
@@ -136,13 +139,26 @@ class Writer:
             self._thread.join()
         else:
             self._serve_inline()
+        self._refuse_latecomers()
         with self._files.gate.entered():
-            self._files.checkpoint(self._connection, force=True)
+            self._checkpoint(force=True)
         self._connection.close()
         if self._lent_lazily is not None:
             self._lent_lazily.raw.close()
 
     # How it is done
+
+    def _refuse_latecomers(self) -> None:
+        """Whoever passed the check in `_put` while `close` began must not wait for ever."""
+        late: list[_Wanted] = []
+        while not self._wanted.empty():
+            item = self._wanted.get()
+            if isinstance(item, _Wanted):
+                item.error = StoreUnavailable("The store is closed.")
+                late.append(item)
+            elif item is not None:
+                _soon(item.loop, _refuse, item, StoreUnavailable("The store is closed."))
+        self._tell(late)
 
     def _put(self, wanted: _Wanted | _LoanWanted, rows: int) -> None:
         if self._closed:
@@ -212,7 +228,7 @@ class Writer:
         try:
             with self._files.gate.entered():
                 self._commit(batch)
-                self._files.checkpoint(self._connection)
+                self._checkpoint()
         except _ContentError as failure:
             if len(batch) == 1:
                 batch[0].error = failure.cause
@@ -225,7 +241,23 @@ class Writer:
             for wanted in batch:
                 wanted.error = self._translated(error)
             return
-        self._after_commit(reduce(or_, (wanted.news for wanted in batch)))
+        self._announce(reduce(or_, (wanted.news for wanted in batch)))
+
+    # What comes after a commit must not make it look as if it had failed, nor end the writer's thread.
+
+    def _checkpoint(self, *, force: bool = False) -> None:
+        try:
+            self._files.checkpoint(self._connection, force=force)
+        except (sqlite3.Error, OSError) as error:
+            # The log keeps what the database could not take; the next checkpoint carries on.
+            _log.warning("The log of %s cannot be checkpointed now: %s", self._files.path, error)
+
+    def _announce(self, news: News) -> None:
+        try:
+            self._after_commit(news)
+        except Exception as error:
+            # Others find the commit by looking.
+            _log.warning("Other processes cannot be told of commits on %s: %s", self._files.path, error)
 
     def _commit(self, batch: list[_Wanted]) -> None:
         kinds: dict[Write[Any, Any], list[_Wanted]] = {}
@@ -290,8 +322,8 @@ class Writer:
                 return
             _soon(wanted.loop, _grant, wanted)
             wanted.loan.wait_until_returned()
-            self._files.checkpoint(self._connection)
-        self._after_commit(News.ALL & ~News.LISTENERS)
+            self._checkpoint()
+        self._announce(News.ALL & ~News.LISTENERS)
 
     def _lent_connection(self) -> LentConnection:
         """The connection of lent transactions, opened by the first."""
@@ -303,7 +335,7 @@ class Writer:
         """Called by an inline loan, which nobody waits for on a thread."""
         if not self._threaded:
             self._lent = False
-            self._after_commit(News.ALL & ~News.LISTENERS)
+            self._announce(News.ALL & ~News.LISTENERS)
             self._serve_inline()
 
 

@@ -31,6 +31,7 @@ CREATE TABLE lineshaft_run (
     worker INTEGER,
     suspect INTEGER,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
+    claimed_us INTEGER,
     started_us INTEGER,
     key TEXT,
     first_id TEXT NOT NULL,
@@ -45,6 +46,7 @@ CREATE INDEX lineshaft_run_held ON lineshaft_run (worker) WHERE worker IS NOT NU
 CREATE INDEX lineshaft_run_suspect ON lineshaft_run (suspect) WHERE suspect IS NOT NULL;
 CREATE INDEX lineshaft_run_cancel ON lineshaft_run (worker) WHERE cancel_requested = 1;
 CREATE INDEX lineshaft_run_parked ON lineshaft_run (lane) WHERE state = 'parked';
+CREATE INDEX lineshaft_run_retry ON lineshaft_run (retry_of) WHERE retry_of IS NOT NULL;
 
 CREATE TABLE lineshaft_run_history (
     id TEXT NOT NULL PRIMARY KEY,
@@ -69,6 +71,7 @@ CREATE TABLE lineshaft_run_history (
 ) WITHOUT ROWID;
 
 CREATE INDEX lineshaft_run_history_unsuccessful ON lineshaft_run_history (id) WHERE state <> 'succeeded';
+CREATE INDEX lineshaft_run_history_retry ON lineshaft_run_history (retry_of) WHERE retry_of IS NOT NULL;
 
 CREATE TABLE lineshaft_attempt (
     run_id TEXT NOT NULL,
@@ -116,7 +119,8 @@ CREATE TABLE lineshaft_worker (
     started_us INTEGER NOT NULL,
     expires_boot_us INTEGER NOT NULL,
     queues TEXT NOT NULL,
-    tasks TEXT NOT NULL
+    tasks TEXT NOT NULL,
+    terms TEXT NOT NULL
 );
 
 CREATE TABLE lineshaft_slot (
