@@ -1,3 +1,5 @@
+"""Wants a report, and waits for it."""
+
 from app import print_report
 
 run = print_report.blocking.submit(10, key="report-1")

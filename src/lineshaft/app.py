@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ class App:
 
     def queue(self, name: str, *, limits: Sequence[Limit | Rate] = ()) -> None:
         """Give a queue limits, shared by all tasks in it. Queues without limits need no declaration."""
-        self.registry.add_queue(name, limits)
+        caller = sys._getframe(1)  # noqa: SLF001 - for `explain`, as a task's function knows its place by itself
+        self.registry.add_queue(name, limits, f"{caller.f_code.co_filename}:{caller.f_lineno}")
 
     # Running
 
@@ -222,7 +224,11 @@ def lease_seconds(lease: Duration) -> float:
     return lease_s
 
 
-def _make_pool(children: int) -> PoolOfProcesses:
+def _make_pool(concurrency: Concurrency) -> PoolOfProcesses:
     from lineshaft.data.compute.pool import ProcessPool
 
-    return ProcessPool(children=children)
+    return ProcessPool(
+        children=concurrency.processes,
+        runs_per_child_max=concurrency.runs_per_process_max,
+        memory_bytes_max=concurrency.process_bytes_max,
+    )

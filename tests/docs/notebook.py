@@ -96,7 +96,7 @@ class Notebook:
 
 
 def main(page: Path) -> None:
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     notebook = Notebook()
     executed = 0
     try:
@@ -106,7 +106,7 @@ def main(page: Path) -> None:
                 executed += not block.hidden
     finally:
         notebook.close()
-    print(f"executed {executed} blocks")
+    sys.stdout.write(f"executed {executed} blocks\n")
 
 
 if __name__ == "__main__":

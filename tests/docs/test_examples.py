@@ -101,9 +101,8 @@ def test_every_page_is_reached_from_the_index() -> None:
         if page in reached or not page.exists():
             continue
         reached.add(page)
-        for target in re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text("utf-8")):
-            if not target.startswith("http"):
-                waiting.append((page.parent / target).resolve())
+        targets = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text("utf-8"))
+        waiting += [(page.parent / target).resolve() for target in targets if not target.startswith("http")]
     assert not {name(page) for page in PAGES} - {name(page) for page in reached}
 
 

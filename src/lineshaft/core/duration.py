@@ -42,9 +42,9 @@ def brief(duration_s: float) -> str:
     if duration_s < 0.000_95:
         return f"{duration_s * 1e6:.0f} µs" if duration_s > 0 else "0 s"
     if duration_s < 0.995:
-        return f"{duration_s * 1e3:.{1 if duration_s < 0.01 else 0}f} ms"
+        return f"{duration_s * 1e3:.{1 if duration_s < 0.01 else 0}f}".removesuffix(".0") + " ms"
     if duration_s < 59.95:
-        return f"{duration_s:.1f} s"
+        return f"{duration_s:.1f}".removesuffix(".0") + " s"
     whole_s = round(duration_s)
     for size_s, unit, smaller_s, smaller in (
         (86_400, "d", 3_600, "h"),

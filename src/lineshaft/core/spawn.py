@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from lineshaft.core.clock import Clock
 
 _log = logging.getLogger("lineshaft")
 
@@ -31,6 +33,19 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep_up(self, serve: Callable[[], Coroutine[Any, Any, None]], name: str, clock: Clock) -> None:
+        """Serve until cancelled: a service that an unexpected error ended is started again after a pause."""
+
+        async def again_and_again() -> None:
+            while True:
+                try:
+                    await serve()
+                except Exception:
+                    _log.exception("%s met an unexpected error; it goes on in a second.", name)
+                await clock.sleep(1.0)
+
+        self.spawn(again_and_again(), name)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

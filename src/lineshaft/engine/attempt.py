@@ -31,6 +31,8 @@ class Attempt:
     task: Declaration
     place: str
     gates: tuple[Gate, ...]
+    worker: int
+    """The incarnation that claimed it; by the time it ends the worker may be another one."""
     started_us: int = 0
     cpu_ns: int = 0
     stop: Stop | None = None
@@ -57,15 +59,19 @@ class Attempt:
         """Stop it: an async function gets a CancelledError, a thread is asked, a process is killed."""
         if self.stop is None:
             self.stop = stop
-            if self.running is not None:
-                self.running.cancel()
+            self._cancel()
 
     def expire(self) -> None:
         """Its time is over."""
         if not self.timed_out and self.stop is None:
             self.timed_out = True
-            if self.running is not None:
-                self.running.cancel()
+            self._cancel()
+
+    def _cancel(self) -> None:
+        # A coroutine that is cancelled before its first step never takes one: it would put down no outcome.
+        # One that has not started looks at `stop` by itself.
+        if self.running is not None and self.started_us:
+            self.running.cancel()
 
     @property
     def stopped(self) -> bool:

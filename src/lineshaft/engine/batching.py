@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from lineshaft.core import bounds
 from lineshaft.core.errors import InvalidArguments, NotEncodable, TransactionTooLong
 from lineshaft.core.states import FailureClass
 from lineshaft.engine.attempt import Attempt, measured, metered
@@ -21,7 +22,7 @@ from lineshaft.engine.declare import Declaration
 from lineshaft.engine.execute import Execution
 from lineshaft.engine.outcomes import Raised, raised
 from lineshaft.engine.settle import Settler
-from lineshaft.engine.transact import lost, release_and_commit
+from lineshaft.engine.transact import lost, release_and_commit, too_long
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
 from lineshaft.store.port import Transaction as StoreTransaction
 from lineshaft.store.port import Transactions
@@ -130,7 +131,9 @@ class Batching:
             return [self._execution.stopped(attempts[0])], False
         if refused or stopped:
             return outcomes, False
-        return outcomes, await lent.off_loop(release_and_commit, lent, outcomes)
+        if await lent.off_loop(release_and_commit, lent, outcomes):
+            return outcomes, True
+        return [self._execution.handed_back(attempt) for attempt in attempts], False
 
     async def _call(self, attempts: list[Attempt], items: list[Any], injected: dict[str, Any]) -> Any:
         """Call the function with the list; `_Raised` if it raised."""
@@ -139,7 +142,9 @@ class Batching:
         args, kwargs = task.arguments.call_arguments({name: items})
         kwargs = {**kwargs, **injected}
         tx = next(iter(injected.values()), None)
-        limit = asyncio.timeout(task.timeout_s)
+        limit = asyncio.timeout(
+            task.timeout_s if tx is None else min(bounds.WRITER_HOLD_S_MAX, task.timeout_s)
+        )
         try:
             async with limit:
                 if task.is_async:
@@ -149,9 +154,12 @@ class Batching:
         except TransactionTooLong:
             raise
         except TimeoutError as error:
+            if limit.expired() and tx is not None and task.timeout_s > bounds.WRITER_HOLD_S_MAX:
+                raise too_long() from error
             kind = FailureClass.TIMEOUT if limit.expired() else FailureClass.ERROR
             raise _Raised(raised(error, kind)) from error
-        except Exception as error:
+        except BaseException as error:
+            # Nobody of ours cancels a batch: a CancelledError is the function's own.
             raise _Raised(raised(error)) from error
         share_ns = meter.cpu_ns // len(attempts)
         for attempt in attempts:

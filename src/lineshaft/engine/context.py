@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lineshaft.core.errors import LineshaftError, RunCancelled
+from lineshaft.engine.outcomes import clean
 
 log = logging.getLogger("lineshaft.run")
 
@@ -63,7 +64,7 @@ class Context:
                 hint='Report from a task that runs on the loop or in a thread (run_in="thread").',
             )
         self.heartbeat()
-        self._report(Progress(done, total, message))
+        self._report(Progress(_number(done), None if total is None else _number(total), clean(str(message))))
 
     def heartbeat(self) -> None:
         """Raise `RunCancelled` if the run was cancelled, timed out or lost its lease meanwhile.
@@ -74,6 +75,14 @@ class Context:
             raise RunCancelled(
                 f"Run {self.run_id} is to stop: it was cancelled, timed out or lost its lease."
             )
+
+
+def _number(value: float) -> float:
+    """What can be stored and shown; anything else raises in the function that tells it."""
+    number = value if type(value) is int else float(value)
+    if not -1e18 < number < 1e18:  # also refuses NaN
+        raise ValueError(f"Progress is told in finite numbers, not {value!r}.")
+    return number
 
 
 def context_fields(context: dict[str, Any]) -> Context:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import UnionType
@@ -46,7 +47,7 @@ class Declaration:
     at_most_once: bool
     batch: int | None
     batch_wait_s: float
-    split: bool
+    split_wanted: bool | None
     key_retention_s: float
 
     @property
@@ -68,6 +69,14 @@ class Declaration:
     def signature(self) -> Signature:
         """Parameters and result, read from the hints."""
         return _signature(self)
+
+    @property
+    def split(self) -> bool:
+        """Whether the culprit of a batch that raised is looked for."""
+        if self.split_wanted is None:
+            # What a transaction wrote for the neighbours is rolled back, so splitting repeats nothing.
+            return self.signature.transaction is not None
+        return self.split_wanted
 
     @cached_property
     def arguments(self) -> ArgumentsCodec:
@@ -100,6 +109,10 @@ class Signature:
     transaction_type: type[Transaction] | type[AsyncTransaction] | None
 
 
+class _Unresolved(DeclarationError):
+    """A hint names what is not defined, or not yet."""
+
+
 class TaskOptions(TypedDict, total=False):
     """What `@app.task` may be given; `App.task` says what each means."""
 
@@ -121,8 +134,10 @@ class TaskOptions(TypedDict, total=False):
 
 def declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Declaration:
     """Check what `@app.task` was given and make the declaration of it."""
-    if not callable(function):
-        raise DeclarationError(f"@app.task decorates functions; got {function!r}.")
+    if not hasattr(function, "__qualname__") or isinstance(function, type | staticmethod | classmethod):
+        raise DeclarationError(
+            f"@app.task decorates functions; got {function!r}.", hint="Wrap it in a function of its own."
+        )
     name = options.get("name") or function.__qualname__.replace("<locals>.", "")
     what = f"Task {name!r}"
     unknown = options.keys() - TaskOptions.__annotations__.keys()
@@ -132,7 +147,7 @@ def declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Declara
             hint=f"There are: {', '.join(TaskOptions.__annotations__)}.",
         )
     version, queue = options.get("version", "1"), options.get("queue", DEFAULT_QUEUE)
-    priority, batch, split = options.get("priority", 0), options.get("batch"), options.get("split")
+    priority, batch = options.get("priority", 0), options.get("batch")
     timeout = options.get("timeout")
     for label, text in (("name", name), ("version", version), ("queue", queue)):
         check_name(text, f"{what}: its {label}")
@@ -153,21 +168,15 @@ def declare(function: Callable[..., Any], options: Mapping[str, Any]) -> Declara
         at_most_once=options.get("at_most_once", False),
         batch=batch,
         batch_wait_s=seconds(options.get("batch_wait", "50ms"), f"{what}: batch_wait", at_most_s=60),
-        split=bool(split),
+        split_wanted=options.get("split"),
         key_retention_s=seconds(
             options.get("key_retention", bounds.KEY_RETENTION_S), f"{what}: key_retention"
         ),
     )
     _check(declaration, what)
-    try:
-        signature = declaration.signature
-    except NameError:
-        # A hint names what is defined further down; it is looked at again at first use.
-        del declaration.__dict__["signature"]
-    else:
-        if split is None and signature.transaction is not None:
-            # What a transaction wrote for the neighbours is rolled back, so splitting repeats nothing.
-            object.__setattr__(declaration, "split", True)
+    # A hint may name what is defined further down; it is looked at again at first use.
+    with suppress(_Unresolved):
+        _ = declaration.signature
     return declaration
 
 
@@ -178,6 +187,10 @@ def _check(task: Declaration, what: str) -> None:
         raise InvalidSetting(f"{what}: timeout is 0; no attempt could ever succeed.")
     if task.run_in not in ("async", "thread", "process"):
         raise InvalidSetting(f'{what}: run_in is {task.run_in!r}; it must be "async", "thread" or "process".')
+    if inspect.isgeneratorfunction(task.function) or inspect.isasyncgenfunction(task.function):
+        raise DeclarationError(
+            f"{what} is a generator function; calling it would execute none of it.", hint="Return a list."
+        )
     if task.is_async and task.run_in == "thread":
         raise DeclarationError(
             f"{what} is an async function and cannot run in a thread.", hint="Leave run_in out, or use def."
@@ -253,7 +266,13 @@ def check_priority(priority: Any, what: str) -> None:
 def _signature(task: Declaration) -> Signature:
     what = f"Task {task.name!r}"
     signature = inspect.signature(task.function)
-    hints = typing.get_type_hints(inspect.unwrap(task.function), include_extras=True)
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(task.function), include_extras=True)
+    except NameError as error:
+        raise _Unresolved(
+            f"{what} ({task.where}) has a type hint that names {error.name!r}, which its module does not define.",
+            hint="Define or import it at the top of the module, not under TYPE_CHECKING nor in a function.",
+        ) from error
     context: list[str] = []
     transactions: list[tuple[str, Any]] = []
     visible = []

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from lineshaft.core.clock import Clock
@@ -18,6 +18,7 @@ from lineshaft.core.errors import InvalidArguments, LineshaftError, RunCancelled
 from lineshaft.core.ident import Chance
 from lineshaft.core.spawn import Background, start
 from lineshaft.core.states import FailureClass, State
+from lineshaft.core.threads import Threads
 from lineshaft.engine.attempt import Attempt, Stop, measured, metered
 from lineshaft.engine.context import Context, Progress
 from lineshaft.engine.fairness import place_in_lane_us
@@ -25,6 +26,10 @@ from lineshaft.engine.outcomes import Raised, raised, retry_pause_s
 from lineshaft.engine.settle import Settler
 from lineshaft.store.port import Claims
 from lineshaft.store.values import Failure, Outcome
+
+_log = logging.getLogger("lineshaft")
+PAUSE_S = 1.0
+"""Before a run is tried again that could not start for a reason that is not its own."""
 
 
 class Reply(Protocol):
@@ -54,8 +59,7 @@ class Execution:
         clock: Clock,
         chance: Chance,
         settler: Settler,
-        worker: int,
-        threads: ThreadPoolExecutor,
+        threads: Threads,
         processes: Callable[[], Awaitable[Processes]],
         report: Callable[[str, Progress], None],
         thread_busy: Callable[[int], None],
@@ -63,7 +67,6 @@ class Execution:
         self.store = store
         self.clock = clock
         self.settler = settler
-        self.worker = worker
         self._chance = chance
         self._threads = threads
         self._processes = processes
@@ -81,15 +84,17 @@ class Execution:
         if self.ended_before(attempt):
             return
         try:
-            if not await self._may_start(attempt):
-                outcome = self.handed_back(attempt)
-            else:
+            if await self._may_start(attempt):
                 outcome = await self._perform(attempt)
+            else:
+                outcome = self.handed_back(attempt, PAUSE_S)
         except asyncio.CancelledError:
             if attempt.stop is None:
                 # Nobody of ours asked for it: the event loop itself is going down.
                 attempt.stop = Stop.DRAINED
             outcome = self.stopped(attempt)
+        except Exception as error:
+            outcome = self.failed(attempt, raised(error))
         self.settler.put(outcome)
 
     def ended_before(self, attempt: Attempt) -> bool:
@@ -106,7 +111,11 @@ class Execution:
         if not attempt.task.at_most_once:
             return True
         run = attempt.run
-        return await self.store.mark_started(run.id, run.fence, self.worker)
+        try:
+            return await self.store.mark_started(run.id, run.fence, attempt.worker)
+        except LineshaftError as error:
+            _log.warning("The start of run %s cannot be recorded: %s", run.id, error)
+            return False
 
     async def _perform(self, attempt: Attempt) -> Outcome:
         """Decode, call, encode: every way in which that ends."""
@@ -132,8 +141,7 @@ class Execution:
                 return self.stopped(attempt)
             return self.failed(attempt, raised(error))
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+            # SystemExit and KeyboardInterrupt too: let through, they would end the loop and all that runs on it.
             return self.failed(attempt, raised(error))
         return self.returned(attempt, value)
 
@@ -177,7 +185,7 @@ class Execution:
             raise
         except LineshaftError as error:
             if error.retryable:
-                return self.handed_back(attempt, pause_s=1.0)
+                return self.handed_back(attempt, PAUSE_S)
             return self.failed(attempt, raised(error))
         attempt.cpu_ns += int(reply.cpu_s * 1e9)
         if reply.failure is None:
@@ -275,7 +283,7 @@ class Execution:
         return Outcome(
             run_id=run.id,
             fence=run.fence,
-            worker=self.worker,
+            worker=attempt.worker,
             state=state,
             started_us=attempt.started_us or now_us,
             finished_us=now_us,

@@ -31,7 +31,7 @@ class Fetcher:
         free: Callable[[], Mapping[str, int]],
         place_of: Callable[[Lane], str | None],
         idle: Callable[[], bool],
-        take: Callable[[Sequence[Claimed]], None],
+        take: Callable[[Sequence[Claimed], int], None],
     ) -> None:
         """`free` says how many more runs each place can take, `take` accepts what was claimed."""
         self._store = store
@@ -106,7 +106,7 @@ class Fetcher:
         self._alone = reply.suspects_wait
         self.backlog = reply.more
         if reply.runs:
-            self._take(reply.runs)
+            self._take(reply.runs, worker)
         return reply.more and bool(reply.runs) and self._may_claim()
 
     def _plan(self, lanes: Sequence[OpenLane], free: Mapping[str, int]) -> Sequence[LaneShare]:

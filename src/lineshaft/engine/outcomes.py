@@ -39,7 +39,7 @@ def printable(error: BaseException) -> str:
     """The message of an exception, safe to store and show."""
     try:
         text = str(error)
-    except Exception as second:
+    except BaseException as second:
         text = f"<its message cannot be printed: {class_name(type(second))}>"
     return clean(text)
 
@@ -55,7 +55,7 @@ def clean(text: str) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__), limit=-20)
-    except Exception:
+    except BaseException:
         return "<the traceback cannot be printed>"
     text = "".join(lines)
     if len(text) > bounds.ERROR_TEXT_CHARS_MAX:

@@ -33,6 +33,10 @@ class Concurrency:
     on_loop: int = bounds.CONCURRENCY_ASYNC
     threads: int = bounds.CONCURRENCY_THREAD
     processes: int = 2
+    runs_per_process_max: int = 1_000
+    """Runs after which a process of the pool is replaced."""
+    process_bytes_max: int | None = None
+    """Resident memory at which a process of the pool is killed, and its attempt fails."""
 
 
 class Places:

@@ -19,6 +19,8 @@ class QueueDeclaration:
 
     name: str
     limits: tuple[Limit | Rate, ...]
+    where: str = ""
+    """File and line of the declaration, where that is known."""
 
 
 class Registry:
@@ -44,14 +46,14 @@ class Registry:
             )
         self._tasks[task.name, task.version] = task
 
-    def add_queue(self, name: str, limits: Sequence[Limit | Rate]) -> None:
+    def add_queue(self, name: str, limits: Sequence[Limit | Rate], where: str = "") -> None:
         check_name(name, "A queue's name")
         if name in self._queues:
             raise DeclarationError(
                 f"Queue {name!r} is declared twice.", hint="Declare all its limits at once."
             )
         check_limits(limits, f"Queue {name!r}")
-        self._queues[name] = QueueDeclaration(name, tuple(limits))
+        self._queues[name] = QueueDeclaration(name, tuple(limits), where)
 
     def find(self, lane: Lane) -> Declaration | None:
         """The task that executes runs of a lane; None if it is unknown here."""
@@ -63,6 +65,11 @@ class Registry:
     def queue_limits(self, queue: str) -> tuple[Limit | Rate, ...]:
         declared = self._queues.get(queue)
         return () if declared is None else declared.limits
+
+    def queue_where(self, queue: str) -> str:
+        """Where a queue is declared; empty where that is not known."""
+        declared = self._queues.get(queue)
+        return "" if declared is None else declared.where
 
     def named(self, name: str) -> list[Declaration]:
         """All versions of a task."""

@@ -30,7 +30,7 @@ class Run(Generic[R]):
         self.id = run_id
         self.task = task
         self.created = created
-        """False if the submission's key was held, and this is the run that holds it."""
+        """False if the run was there before: its id was given, or it holds the key of this submission."""
         self._runtime = runtime
         self._codec = codec
 
@@ -41,12 +41,15 @@ class Run(Generic[R]):
         """Wait for the result.
 
         Raises `RunFailed`, `RunTimedOut`, `RunCrashed`, `RunCancelled` or `RunOutcomeUnknown` as the run
-        ended, and `ResultTimeout` if it has not ended in time; the run goes on then.
+        ended, `ResultTimeout` if it has not ended in time (the run goes on then), and `RunNotFound` for
+        a run that never was, or of which the history is gone.
         """
         timeout_s = None if timeout is None else seconds(timeout, "timeout")
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
+                if not self.created:
+                    await self.view()
                 ending = await self._runtime.waiters().wait(self.id)
         except TimeoutError as error:
             if not limit.expired():

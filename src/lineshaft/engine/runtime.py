@@ -60,7 +60,7 @@ class Runtime:
             accepted = await self.store.submit(runs)
             self.announce(max(run.due_us for run in runs))
             return accepted
-        if not _is_async(tx):
+        if not is_async(tx):
             return self.insert_now(runs, tx)
         lent = tx.lent if isinstance(tx, AsyncTransaction) else None
         accepted = await self.store.submit_with_async(runs, tx if lent is None else lent)
@@ -102,7 +102,7 @@ class Runtime:
             found = self._waiters.get(loop)
             if found is None:
                 for old in [other for other in self._waiters if other.is_closed()]:
-                    del self._waiters[old]
+                    self._waiters.pop(old).forget()
                 found = self._waiters[loop] = Waiters(store, store)
             return found
 
@@ -122,15 +122,27 @@ class Runtime:
 
     async def close(self) -> None:
         """Stop waiting and close the store. Workers must have been stopped."""
-        here = asyncio.get_running_loop()
         with self._lock:
-            waiters = self._waiters.pop(here, None)
+            waiters, self._waiters = self._waiters, {}
             store, self._store = self._store, None
-        if waiters is not None:
-            await waiters.close()
+        for loop, waiting in waiters.items():
+            await _on(loop, waiting)
         if store is not None:
             await store.close()
 
 
-def _is_async(tx: Any) -> bool:
-    return isinstance(tx, AsyncTransaction) or type(tx).__module__.startswith("sqlalchemy.ext.asyncio")
+async def _on(loop: asyncio.AbstractEventLoop, waiters: Waiters) -> None:
+    """Close waiters on the event loop that they belong to."""
+    if loop is asyncio.get_running_loop():
+        await waiters.close()
+    elif loop.is_running():
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(waiters.close(), loop))
+    else:
+        waiters.forget()
+
+
+def is_async(tx: Any) -> bool:
+    """Whether submitting with this `tx` has to be awaited."""
+    return isinstance(tx, AsyncTransaction) or any(
+        kind.__module__.startswith("sqlalchemy.ext.asyncio") for kind in type(tx).__mro__
+    )

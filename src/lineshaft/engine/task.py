@@ -16,7 +16,7 @@ from lineshaft.engine.context import context_fields
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.portal import portal
 from lineshaft.engine.run import Run
-from lineshaft.engine.runtime import Runtime
+from lineshaft.engine.runtime import Runtime, is_async
 from lineshaft.engine.submit import Options, prepare
 from lineshaft.store.values import Accepted, NewRun
 
@@ -142,12 +142,17 @@ class Task(Generic[P, R]):
 
     def run(self, run_id: str) -> Run[Any]:
         """The handle of a run of this task."""
-        return Run(self._runtime(), run_id, self.name, self.declaration.result)
+        return Run(self._runtime(), run_id, self.name, self.declaration.result, created=False)
 
     def _calls(self, items: Iterable[Any]) -> Iterable[tuple[tuple[Any, ...], dict[str, Any]]]:
-        several = len(self.declaration.signature.parameters) != 1
+        count = len(self.declaration.signature.parameters)
         for item in items:
-            yield (tuple(item) if several else (item,)), {}
+            if count != 1 and not isinstance(item, tuple | list):
+                raise InvalidArguments(
+                    f"submit_many was given {item!r:.100} for task {self.name!r}, which takes {count} arguments.",
+                    hint="Give each item as a tuple of them.",
+                )
+            yield ((item,) if count == 1 else tuple(item)), {}
 
     def _handle(self, accepted: Accepted) -> Run[Any]:
         return Run(self._runtime(), accepted.id, self.name, self.declaration.result, created=accepted.created)
@@ -163,27 +168,33 @@ class BlockingTask(Generic[R]):
         """See `Task.submit`. With `tx` it happens in this thread, on the connection given."""
         if tx is None:
             return portal().call(self._task.submit(*args, **kwargs))
+        _refuse_async(tx)
         return _driven(self._task.submit(*args, tx=tx, **kwargs))
 
     def submit_many(self, items: Iterable[Any], *, tx: Any = None, **kwargs: Any) -> list[Run[Any]]:
         """See `Task.submit_many`."""
         if tx is None:
             return portal().call(self._task.submit_many(items, **kwargs))
+        _refuse_async(tx)
         return _driven(self._task.submit_many(items, tx=tx, **kwargs))
 
 
 def _driven(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that has nothing to wait for, in this thread: its connection belongs here."""
     try:
-        while work.send(None) is None:
-            continue
+        while True:
+            work.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    work.close()
-    raise TransactionRefused(
-        "An asynchronous transaction was given to blocking.submit.", hint="Await submit(…, tx=…) instead."
-    )
+
+
+def _refuse_async(tx: Any) -> None:
+    if is_async(tx):
+        raise TransactionRefused(
+            "An asynchronous transaction was given to blocking.submit.",
+            hint="Await submit(…, tx=…) instead.",
+        )
 
 
 class ArgumentsRefused(InvalidArguments):

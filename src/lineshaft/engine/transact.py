@@ -14,10 +14,10 @@ from typing import Any
 
 from lineshaft.core import bounds
 from lineshaft.core.clock import thread_cpu_ns
-from lineshaft.core.errors import InvalidArguments, TransactionTooLong
+from lineshaft.core.errors import InvalidArguments, LineshaftError, TransactionTooLong
 from lineshaft.core.states import FailureClass, State
 from lineshaft.engine.attempt import Attempt, metered
-from lineshaft.engine.execute import Execution
+from lineshaft.engine.execute import PAUSE_S, Execution
 from lineshaft.engine.outcomes import raised
 from lineshaft.engine.settle import Settler
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
@@ -107,7 +107,7 @@ class Transacting:
         tx = Transaction(lent)
         try:
             value = self._measured(attempt, values, tx)
-        except Exception as error:
+        except BaseException as error:
             lent.rollback_savepoint()
             outcome = execution.stopped(attempt) if attempt.stop else execution.failed(attempt, raised(error))
             return outcome, False
@@ -117,8 +117,10 @@ class Transacting:
         if outcome.state is not State.SUCCEEDED:
             lent.rollback_savepoint()
             return outcome, False
-        # Where the fence was lost, somebody else holds the run now, and the part is rolled back.
-        return outcome, lent.release([outcome])[0]
+        if lent.release([outcome])[0]:
+            return outcome, True
+        # The fence was lost: somebody else holds the run now, and the part is rolled back.
+        return execution.handed_back(attempt), False
 
     def _measured(self, attempt: Attempt, values: dict[str, Any], tx: Transaction) -> Any:
         began_ns = thread_cpu_ns()
@@ -140,6 +142,8 @@ class Transacting:
     async def _commit(self, attempt: Attempt) -> None:
         execution = self._execution
         attempt.started_us = execution.clock.now_us()
+        if execution.ended_before(attempt):
+            return
         try:
             values = attempt.task.arguments.decode(attempt.run.args)
         except InvalidArguments as error:
@@ -150,11 +154,11 @@ class Transacting:
             async with self._store.transaction() as lent:
                 await lent.off_loop(lent.savepoint)
                 outcome = await self._body(attempt, values, lent)
-                if outcome.state is State.SUCCEEDED and await lent.off_loop(
-                    release_and_commit, lent, [outcome]
-                ):
-                    self._settler.committed([outcome])
-                    return
+                if outcome.state is State.SUCCEEDED:
+                    if await lent.off_loop(release_and_commit, lent, [outcome]):
+                        self._settler.committed([outcome])
+                        return
+                    outcome = execution.handed_back(attempt)
         except asyncio.CancelledError as error:
             outcome = execution.stopped(attempt) if attempt.stop else execution.failed(attempt, raised(error))
         except Exception as error:
@@ -165,16 +169,21 @@ class Transacting:
         execution = self._execution
         tx = AsyncTransaction(lent)
         args, kwargs = self._injected(attempt, values, tx)
-        limit = asyncio.timeout(attempt.task.timeout_s)
+        # Beyond the first of the two nothing can come of it, and other transactions wait.
+        limit = asyncio.timeout(min(bounds.WRITER_HOLD_S_MAX, attempt.task.timeout_s))
         try:
             async with limit:
                 value = await metered(attempt, attempt.task.function(*args, **kwargs))
                 await tx.finish()
         except TimeoutError as error:
-            if limit.expired():
+            if not limit.expired():
+                return execution.failed(attempt, raised(error))
+            if attempt.task.timeout_s <= bounds.WRITER_HOLD_S_MAX:
                 return execution.timed_out(attempt)
-            return execution.failed(attempt, raised(error))
-        except Exception as error:
+            return execution.failed(attempt, raised(too_long(), FailureClass.TIMEOUT))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             return execution.failed(attempt, raised(error))
         finally:
             await tx.close()
@@ -201,7 +210,19 @@ def release_and_commit(lent: StoreTransaction, outcomes: Sequence[Outcome]) -> b
 
 
 def lost(execution: Execution, attempt: Attempt, error: Exception) -> Outcome:
-    """The transaction was lost: not the body's doing, unless it held the writer for too long."""
+    """The transaction was lost: not the body's doing, unless it held the writer for too long or the store says
+    that the same would happen again.
+    """
     if isinstance(error, TransactionTooLong):
         return execution.failed(attempt, raised(error, FailureClass.TIMEOUT))
-    return execution.handed_back(attempt, pause_s=1.0)
+    if isinstance(error, LineshaftError) and not error.retryable:
+        return execution.failed(attempt, raised(error))
+    return execution.handed_back(attempt, PAUSE_S)
+
+
+def too_long() -> TransactionTooLong:
+    """The error of a body that does not end."""
+    return TransactionTooLong(
+        f"A transaction held the writer for more than {bounds.WRITER_HOLD_S_MAX:g} seconds and was rolled back.",
+        hint="Do slow work (remote calls, long computation) before it, in a step or task of its own.",
+    )

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lineshaft.core.errors import StoreUnavailable
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
 from lineshaft.store.port import Reads, Wakes
@@ -97,18 +98,27 @@ class Waiters:
                 found = await self._reads.finished(list(self._waiting))
                 self._tell([(view.id, _ending(view)) for view in found])
         except Exception as error:
-            for futures in self._waiting.values():
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
+            self._refuse(error)
         finally:
             self._asking = False
 
     async def close(self) -> None:
+        """End the waiting of all who wait, on the loop they wait on."""
+        self.forget()
+        await self._background.cancel()
+        self._refuse(StoreUnavailable("The store was closed while a run was waited for; the run goes on."))
+
+    def forget(self) -> None:
+        """Hear of nothing more: the loop has ended, or is about to."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
-        await self._background.cancel()
+
+    def _refuse(self, error: Exception) -> None:
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
 
 
 def _ending(view: RunView) -> Ending:

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import pydantic_core
@@ -18,6 +17,7 @@ from lineshaft.core.errors import LineshaftError
 from lineshaft.core.ident import Chance
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
+from lineshaft.core.threads import Threads
 from lineshaft.engine.attempt import Attempt, Stop
 from lineshaft.engine.batching import Batching
 from lineshaft.engine.context import Progress
@@ -59,7 +59,7 @@ class Worker:
         clock: Clock,
         chance: Chance,
         registry: Registry,
-        make_pool: Callable[[int], PoolOfProcesses],
+        make_pool: Callable[[Concurrency], PoolOfProcesses],
         told: Callable[[Sequence[tuple[str, Ending]]], None],
         queues: Sequence[str] = (),
         concurrency: Concurrency | None = None,
@@ -77,12 +77,13 @@ class Worker:
         self._lease_s = lease_s
         self._grace_s = grace_s
         self._pool: PoolOfProcesses | None = None
-        self._in_flight: dict[str, Attempt] = {}
+        self._in_flight: dict[tuple[str, int], Attempt] = {}  # by run and fence: an old attempt may linger
         self._progress: dict[str, Progress] = {}
         self._places: dict[Lane, str | None] = {}
         self._background = Background()
         self._cancels = asyncio.Event()
         self._draining = False
+        self._hurried = False
         self._renewing = False
         self.id = 0
         self.done = 0
@@ -93,13 +94,12 @@ class Worker:
             task.build()
         self._room = Places(registry, self._concurrency)
         self._settler = Settler(store, clock, self._settled)
-        self._threads = ThreadPoolExecutor(self._concurrency.threads, "lineshaft-run")
+        self._threads = Threads("lineshaft-run")
         self._execution = Execution(
             store=store,
             clock=clock,
             chance=chance,
             settler=self._settler,
-            worker=0,
             threads=self._threads,
             processes=self._processes,
             report=self._report,
@@ -130,11 +130,11 @@ class Worker:
         await self._store.rescue(self._clock.now_us())
         await self._register()
         self._unsubscribe = self._store.on_news(self._on_news)
-        self._background.spawn(self._fetcher.serve(lambda: self.id), "lineshaft-fetch")
-        self._background.spawn(self._upkeep.serve(), "lineshaft-upkeep")
-        self._background.spawn(self._watch_cancels(), "lineshaft-cancels")
-        self._background.spawn(self._write_progress(), "lineshaft-progress")
-        self._background.spawn(self._watch_deadlines(), "lineshaft-deadlines")
+        self._background.keep_up(lambda: self._fetcher.serve(lambda: self.id), "lineshaft-fetch", self._clock)
+        self._background.keep_up(self._upkeep.serve, "lineshaft-upkeep", self._clock)
+        self._background.keep_up(self._watch_cancels, "lineshaft-cancels", self._clock)
+        self._background.keep_up(self._write_progress, "lineshaft-progress", self._clock)
+        self._background.keep_up(self._watch_deadlines, "lineshaft-deadlines", self._clock)
 
     async def stop(self) -> None:
         """Drain: claim nothing more, let what runs end within the grace, hand the rest back; nothing is lost."""
@@ -147,7 +147,7 @@ class Worker:
             if not attempt.begun:
                 attempt.interrupt(Stop.DRAINED)
         self._batching.flush()
-        await self._until_idle(self._grace_s)
+        await self._until_idle(self._grace_s, unless=lambda: self._hurried)
         for attempt in list(self._in_flight.values()):
             attempt.interrupt(Stop.DRAINED)
         if self._pool is not None:
@@ -157,7 +157,11 @@ class Worker:
         self._heart.stop()
         # What a thread still executes, and cannot be told to leave, goes back to the queue here.
         await self._store.unregister(self.id)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()
+
+    def hurry(self) -> None:
+        """Give up the grace of a stop under way: attempts go back to the queue now."""
+        self._hurried = True
 
     def wake(self, news: News) -> None:
         """Something was committed in this process. Safe to call from any thread."""
@@ -189,12 +193,11 @@ class Worker:
                 terms=self._registry.terms(),
             )
         )
-        self._execution.worker = self.id
         self._heart.start(self.id)
 
-    async def _until_idle(self, at_most_s: float) -> None:
+    async def _until_idle(self, at_most_s: float, unless: Callable[[], bool] = lambda: False) -> None:
         deadline_s = self._clock.monotonic_s() + at_most_s
-        while self._in_flight and self._clock.monotonic_s() < deadline_s:
+        while self._in_flight and self._clock.monotonic_s() < deadline_s and not unless():
             await self._clock.sleep(0.01)
 
     # Runs
@@ -207,14 +210,14 @@ class Worker:
             self._places[lane] = place
         return place
 
-    def _take(self, runs: Sequence[Claimed]) -> None:
+    def _take(self, runs: Sequence[Claimed], worker: int) -> None:
         """Begin what was claimed."""
         for run in runs:
             task = self._registry.find(run.lane)
             assert task is not None  # the plan gives nothing of unknown lanes
             place = place_of(task)
-            attempt = Attempt(run, task, place, self._registry.gates(run.lane))
-            self._in_flight[run.id] = attempt
+            attempt = Attempt(run, task, place, self._registry.gates(run.lane), worker)
+            self._in_flight[run.id, run.fence] = attempt
             self._room.add(place, 1)
             if task.batch is not None:
                 self._batching.start(attempt)
@@ -227,7 +230,7 @@ class Worker:
         """Outcomes are durable: make room, tell who waits, look for more."""
         opened = False
         for outcome, held in zip(outcomes, kept, strict=True):
-            attempt = self._in_flight.pop(outcome.run_id, None)
+            attempt = self._in_flight.pop((outcome.run_id, outcome.fence), None)
             if attempt is not None:
                 self._room.add(attempt.place, -1)
             if outcome.state is State.SCHEDULED:
@@ -244,7 +247,7 @@ class Worker:
 
     async def _processes(self) -> PoolOfProcesses:
         if self._pool is None:
-            self._pool = self._make_pool(self._concurrency.processes)
+            self._pool = self._make_pool(self._concurrency)
             await self._pool.start()
         return self._pool
 
@@ -300,14 +303,12 @@ class Worker:
             if not self._in_flight:
                 continue
             try:
-                wanted = await self._store.cancel_requests(self.id)
+                wanted = set(await self._store.cancel_requests(self.id))
             except LineshaftError as error:
                 _log.warning("Requests to cancel cannot be read: %s", error)
-                wanted = ()
-            for run_id in wanted:
-                attempt = self._in_flight.get(run_id)
-                if attempt is not None:
-                    attempt.interrupt(Stop.CANCELLED)
+                wanted = set()
+            for attempt in [held for held in self._in_flight.values() if held.run.id in wanted]:
+                attempt.interrupt(Stop.CANCELLED)
             await self._clock.sleep(0.2)
 
     def _report(self, run_id: str, progress: Progress) -> None:

@@ -67,7 +67,7 @@ class StoreFiles:
             "log_bytes": str(self.bytes_in_all() - os.stat(self.path).st_size),
             "log_bytes_max": str(LOG_BYTES_TO_WAIT),
             "disk_free_bytes": str(room.f_bavail * room.f_frsize),
-            "wal_reset_fault": "mended" if mended else "kept away by the write gate",
+            "wal_reset_fault": "mended" if mended else "guarded against",
         }
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 Concurrency: a worker leases slots of a limit in a row of its own, one row a limit and worker. What is free is
 the limit less the slots of all live workers, so slots come back with the lease of a worker that died, and no
-counter can leak. Rates: one row a key holds the theoretical arrival time of the next start (GCRA).
+counter can leak. Rates: one row a key holds the theoretical arrival time of the next start (GCRA), in whole
+nanoseconds, since floating-point numbers lose microseconds on their way through SQLite's JSON.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ ON CONFLICT (key, worker) DO UPDATE SET held = held + excluded.held
 """
 
 _ARRIVALS = """
-SELECT json_group_array(json_array(key, arrival_us)) FROM lineshaft_pace
+SELECT json_group_array(json_array(key, arrival_ns)) FROM lineshaft_pace
 WHERE key IN (SELECT value FROM json_each(?1))
 """
 
 _PUSH_ARRIVALS = """
-INSERT INTO lineshaft_pace (key, arrival_us) SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
-ON CONFLICT (key) DO UPDATE SET arrival_us = excluded.arrival_us
+INSERT INTO lineshaft_pace (key, arrival_ns) SELECT value ->> 0, value ->> 1 FROM json_each(?1) WHERE true
+ON CONFLICT (key) DO UPDATE SET arrival_ns = excluded.arrival_ns
 """
 
 
@@ -54,7 +55,7 @@ class Gates:
         self._paces = {gate.key: gate for share in shares for gate in share.gates if isinstance(gate, Pace)}
         self._room: dict[str, int] = {}
         self._cut: list[LaneShare] = []
-        self._arrival_us: dict[str, float] = {}
+        self._arrival_ns: dict[str, int] = {}
         self.next_open_us: int | None = None
         self.left_over = False
         """Whether a lane got less than it asked for, of room that others then did not use."""
@@ -98,10 +99,10 @@ class Gates:
             self._connection.execute(_LEASE_SLOTS, (pack(leased), self._worker))
         pushed = []
         for key, pace in self._paces.items():
-            arrival_us = self._arrival_us[key] + taken[key] * pace.period_us / pace.count
+            arrival_ns = self._arrival_ns[key] + taken[key] * pace.period_us * 1_000 // pace.count
             if taken[key]:
-                pushed.append((key, arrival_us))
-            open_us = open_again_us(arrival_us, pace)
+                pushed.append((key, arrival_ns))
+            open_us = open_again_us(arrival_ns, pace)
             if open_us > self._now_us:
                 self.next_open_us = min(self.next_open_us or open_us, open_us)
         if pushed:
@@ -114,14 +115,15 @@ class Gates:
 
     def _read_paces(self) -> None:
         arrivals = dict(fetch(self._connection, _ARRIVALS, (pack(list(self._paces)),)))
+        now_ns = self._now_us * 1_000
         for key, pace in self._paces.items():
-            arrival_us = max(float(arrivals.get(key, 0.0)), float(self._now_us))
-            self._arrival_us[key] = arrival_us
-            interval_us = pace.period_us / pace.count
-            # A microsecond forgives the rounding of a sum of fractions.
-            self._room[key] = int((self._now_us + pace.period_us - arrival_us + 1) / interval_us)
+            arrival_ns = max(arrivals.get(key, 0), now_ns)
+            self._arrival_ns[key] = arrival_ns
+            period_ns = pace.period_us * 1_000
+            self._room[key] = (now_ns + period_ns - arrival_ns) * pace.count // period_ns
 
 
-def open_again_us(arrival_us: float, pace: Pace) -> int:
+def open_again_us(arrival_ns: int, pace: Pace) -> int:
     """When a rate lets the next start through."""
-    return int(arrival_us + pace.period_us / pace.count - pace.period_us) + 1
+    period_ns = pace.period_us * 1_000
+    return -(-(arrival_ns - period_ns + -(-period_ns // pace.count)) // 1_000)

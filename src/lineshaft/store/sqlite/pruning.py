@@ -26,7 +26,7 @@ DELETE FROM lineshaft_key WHERE (task, tenant, key) IN (
     WHERE expires_us IS NOT NULL AND expires_us <= ?1 ORDER BY expires_us LIMIT ?2)
 """
 _DELETE_PACES = """
-DELETE FROM lineshaft_pace WHERE key IN (SELECT key FROM lineshaft_pace WHERE arrival_us < ?1 LIMIT ?2)
+DELETE FROM lineshaft_pace WHERE key IN (SELECT key FROM lineshaft_pace WHERE arrival_ns < ?1 LIMIT ?2)
 """
 
 
@@ -44,5 +44,5 @@ def _prune(connection: sqlite3.Connection, finished_before_us: int, now_us: int)
             connection.execute(statement, packed)
     keys = connection.execute(_DELETE_KEYS, (now_us, bounds.PRUNE_ROWS_MAX)).rowcount
     # A rate whose next arrival lies in the past says the same as no row at all.
-    connection.execute(_DELETE_PACES, (now_us, bounds.PRUNE_ROWS_MAX))
+    connection.execute(_DELETE_PACES, (now_us * 1_000, bounds.PRUNE_ROWS_MAX))
     return Pruned(len(run_ids), keys)

@@ -246,7 +246,7 @@ def slots(connection: sqlite3.Connection) -> Sequence[SlotHolder]:
 
 def pace_open_us(connection: sqlite3.Connection, pace: Pace) -> int:
     """When a rate lets the next start through."""
-    row = connection.execute("SELECT arrival_us FROM lineshaft_pace WHERE key = ?", (pace.key,)).fetchone()
+    row = connection.execute("SELECT arrival_ns FROM lineshaft_pace WHERE key = ?", (pace.key,)).fetchone()
     return 0 if row is None else open_again_us(row[0], pace)
 
 

@@ -80,6 +80,9 @@ WHERE lineshaft_slot.key = freed.key AND lineshaft_slot.worker = freed.worker
 
 def settle(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Sequence[bool]:
     """Write outcomes inside an open transaction; false for those whose fence was lost."""
+    if len({outcome.run_id for outcome in outcomes}) < len(outcomes):
+        # A run's present and former holder in one flush, or one that tells its outcome twice.
+        return [settle(connection, [outcome])[0] for outcome in outcomes]
     final = [outcome for outcome in outcomes if outcome.state in FINAL]
     back = [outcome for outcome in outcomes if outcome.state not in FINAL]
     kept: set[str] = set()

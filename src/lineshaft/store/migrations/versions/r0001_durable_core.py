@@ -132,7 +132,7 @@ CREATE TABLE lineshaft_slot (
 
 CREATE TABLE lineshaft_pace (
     key TEXT NOT NULL PRIMARY KEY,
-    arrival_us REAL NOT NULL
+    arrival_ns INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE lineshaft_listener (

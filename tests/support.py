@@ -1,0 +1,153 @@
+"""What the tests of the engine share: an app on a fresh file, a worker around a block, patience, and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from lineshaft import App, Run, State
+from lineshaft.engine.worker import Worker
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 30.0
+"""How long anything is waited for; far more than it takes, so that only what never comes fails."""
+
+
+def address(folder: Path) -> str:
+    return f"sqlite:///{folder / 'store.db'}"
+
+
+def new_app(folder: Path, **options: Any) -> App:
+    """An app on the store of this folder; several on one folder stand for several processes."""
+    return App("test", store=address(folder), **options)
+
+
+@asynccontextmanager
+async def working(app: App, **options: Any) -> AsyncIterator[Worker]:
+    """The app open, with a worker in this process."""
+    async with app, app.worker(**{"lease": 10, "grace": 5, **options}) as worker:
+        yield worker
+
+
+async def result_of(run: Run[Any]) -> Any:
+    return await run.result(timeout=PATIENCE_S)
+
+
+async def results_of(runs: Sequence[Run[Any]]) -> list[Any]:
+    return list(await asyncio.gather(*(result_of(run) for run in runs)))
+
+
+async def error_of(run: Run[Any]) -> Exception:
+    """How a run failed; an assertion if it succeeded."""
+    try:
+        result = await result_of(run)
+    except Exception as error:
+        return error
+    raise AssertionError(f"{run} succeeded with {result!r}")
+
+
+async def eventually(condition: Callable[[], Any], what: str = "") -> Any:
+    """Wait until a condition holds; it may be a coroutine function."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        found = condition()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return found
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"never came: {what or condition}")
+        await asyncio.sleep(0.02)
+
+
+async def reaches(run: Run[Any], *states: State) -> State:
+    async def reached() -> State | None:
+        state = await run.status()
+        return state if state in states else None
+
+    found: State = await eventually(reached, f"{run} in {states}")
+    return found
+
+
+def rows(app: App, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What a query finds in the app's store."""
+    connection = app.connect()
+    try:
+        return connection.execute(statement, parameters).fetchall()
+    finally:
+        connection.close()
+
+
+class Overlap:
+    """Counts how many bodies are inside at once. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._inside: dict[Any, int] = {}
+        self.most: dict[Any, int] = {}
+
+    def enter(self, key: Any = None) -> None:
+        self._inside[key] = self._inside.get(key, 0) + 1
+        self.most[key] = max(self.most.get(key, 0), self._inside[key])
+
+    def leave(self, key: Any = None) -> None:
+        self._inside[key] -= 1
+
+
+class Program:
+    """A process that runs `tests/crash/programs.py` as a worker on the store of a folder."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.arguments = arguments
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Program:
+        environment = {
+            **os.environ,
+            "LINESHAFT_STORE": address(self.folder),
+            "PROGRAM_FOLDER": str(self.folder),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.programs", *self.arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "program.log").open("ab"),
+        )
+        return self
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE_S)
+
+    def __enter__(self) -> Program:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "program.log").read_text(errors="replace")
