@@ -115,13 +115,14 @@ class Program:
             "LINESHAFT_STORE": address(self.folder),
             "PROGRAM_FOLDER": str(self.folder),
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crash.programs", *self.arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "program.log").open("ab"),
-        )
+        with (self.folder / "program.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.programs", *self.arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         return self
 
     @property

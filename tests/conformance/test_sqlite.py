@@ -17,7 +17,8 @@ class Threaded:
     async def open_store(self, tmp_path: Path, clock: Clock) -> SqliteStore:
         return SqliteStore(tmp_path / "store.db", clock)
 
-    async def restore(self, backup: Path, tmp_path: Path) -> None:
+    def restore(self, backup: Path, tmp_path: Path) -> None:
+        tmp_path.mkdir()
         restore(backup, tmp_path / "store.db")
 
 

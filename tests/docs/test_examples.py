@@ -29,9 +29,13 @@ def to_execute(page: Path) -> list[Block]:
     ]
 
 
-# The quickstart needs two terminals and has a test of its own. The page about the encoder is a measuring program
-# that needs other encoders installed.
-ELSEWHERE = {README: "test_quickstart.py", ROOT / "docs/decisions/0005-encoder.md": "it compares encoders"}
+# The quickstart needs several terminals and has a test of its own.
+ELSEWHERE = {
+    README: "## Quickstart",
+    ROOT / "docs/decisions/0005-encoder.md": "where msgspec and orjson are installed",
+}
+"""Pages whose blocks this test does not execute, and what in the page says why."""
+
 EXECUTED = [page for page in PAGES if page not in ELSEWHERE and to_execute(page)]
 
 
@@ -68,6 +72,19 @@ def test_a_block_is_tried_or_says_why_not(block: Block) -> None:
     if block.not_executed:
         assert block.not_executed in REASONS, f"{block.where}: {block.not_executed!r} is no reason we know"
         assert re.search(REASONS[block.not_executed], block.text), f"{block.where}: the reason does not fit"
+
+
+def test_a_page_that_is_left_out_says_why() -> None:
+    for page, reason in ELSEWHERE.items():
+        assert reason in page.read_text("utf-8"), name(page)
+
+
+def test_the_readme_has_nothing_to_try_but_its_quickstart() -> None:
+    lines = README.read_text("utf-8").splitlines()
+    first = lines.index("## Quickstart")
+    last = next(number for number in range(first + 1, len(lines)) if lines[number].startswith("## "))
+    outside = [block for block in to_execute(README) if not first < block.line <= last]
+    assert not outside
 
 
 def test_links_lead_somewhere() -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
+import typer
 
 import lineshaft
+from lineshaft.cli.entry import app as command_line
 from lineshaft.core import bounds, errors
 from lineshaft.core.states import FINAL, TRANSITIONS, State
 from lineshaft.engine.declare import TaskOptions
 from lineshaft.store.migrations import REVISIONS
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, pages
 
 REFERENCE = ROOT / "docs/reference"
 
@@ -130,7 +132,7 @@ def test_the_tables_of_the_store_are_listed() -> None:
 
 def test_what_shows_a_guarantee_exists() -> None:
     text = text_of("guarantees.md")
-    shown = re.findall(r"^Shown by: (.+)$", text, re.MULTILINE)
+    shown = re.findall(r"^Shown by:(.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     assert len(shown) == len(re.findall(r"^## ", text, re.MULTILINE))
     for line in shown:
         paths = re.findall(r"`((?:tests|src/lineshaft/testing)/[\w/.-]+)(?:::(\w+))?`", line)
@@ -145,3 +147,21 @@ def test_every_decision_is_listed() -> None:
     folder = ROOT / "docs/decisions"
     listed = set(re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text("utf-8")))
     assert {page.name for page in folder.glob("0*.md")} == listed
+
+
+def test_every_command_that_is_named_exists() -> None:
+    tree: Any = typer.main.get_command(command_line)
+    unknown = []
+    for page in pages():
+        for command, rest in re.findall(r"[`$] ?lineshaft ([a-z]+)((?: [^`\n]*)?)", page.read_text("utf-8")):
+            group = tree.commands.get(command)
+            second = rest.split()[:1]
+            known = group is not None and (
+                not second
+                or not hasattr(group, "commands")
+                or not second[0].isalpha()
+                or second[0] in group.commands
+            )
+            if not known:
+                unknown.append(f"{page.name}: lineshaft {command}{rest}")
+    assert not unknown

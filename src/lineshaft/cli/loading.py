@@ -77,7 +77,7 @@ def _broken(name: str, error: Exception) -> CommandFailed:
         if "importlib" not in frame.filename and not frame.filename.startswith(str(Path(__file__).parent))
     ]
     package = str(Path(__file__).parents[1])
-    own = [frame for frame in frames if not frame.filename.startswith(package)] or frames
+    own = [frame for frame in frames if not frame.filename.startswith((package, "<"))] or frames
     detail = "".join(traceback.format_list(own[-3:]))
     if isinstance(error, SyntaxError):
         detail = "".join(traceback.format_exception_only(error)[:-1])
@@ -88,7 +88,7 @@ def _broken(name: str, error: Exception) -> CommandFailed:
     except Exception:
         message = "(its message cannot be printed)"
     return CommandFailed(
-        f"Module {name!r} raised {type(error).__name__} while it was imported: {message}".rstrip(": "),
+        f"Module {name!r} raised {type(error).__name__} while it was imported: {message}".rstrip(": .") + ".",
         exit_code=BAD_INPUT,
         detail=detail,
     )

@@ -103,8 +103,8 @@ def measured(attempt: Attempt, call: Callable[[], Any]) -> Any:
     began_ns = thread_cpu_ns()
     try:
         return call()
-    except StopIteration as error:
-        # It cannot travel through a future (PEP 479).
-        raise RuntimeError("The function raised StopIteration.") from error
+    except (StopIteration, GeneratorExit) as error:
+        # Neither can travel: a future refuses the one, and the other means to coroutines that they are closed.
+        raise RuntimeError(f"The function raised {type(error).__name__}.") from error
     finally:
         attempt.cpu_ns += thread_cpu_ns() - began_ns

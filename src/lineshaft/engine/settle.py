@@ -40,9 +40,13 @@ class Settler:
         self._gathered: list[Outcome] = []
         self._background = Background()
         self._writing = False
+        self._finished = False
 
     def put(self, outcome: Outcome) -> None:
         """Have an outcome written with the next settlement."""
+        if self._finished:
+            # What the attempt held has gone back to the queue without it.
+            return
         self._gathered.append(outcome)
         if not self._writing:
             self._writing = True
@@ -54,8 +58,9 @@ class Settler:
             self._settled(outcomes, [True] * len(outcomes))
 
     async def finish(self) -> None:
-        """Wait until everything gathered is written."""
+        """Wait until everything gathered is written; what comes later is too late."""
         await self._background.wait()
+        self._finished = True
 
     async def _write(self) -> None:
         try:

@@ -114,7 +114,7 @@ class Worker:
             queues=self._queues,
             free=self._room.free,
             place_of=self._place_of,
-            idle=lambda: not self._in_flight,
+            idle=self._is_idle,
             take=self._take,
         )
         self._upkeep = Upkeep(store, clock, history_retention_s, lease_s, self._fetcher.wake)
@@ -201,6 +201,10 @@ class Worker:
             await self._clock.sleep(0.01)
 
     # Runs
+
+    def _is_idle(self) -> bool:
+        """Whether it holds nothing. What an earlier incarnation left and cannot stop is not held any more."""
+        return all(attempt.worker != self.id for attempt in self._in_flight.values())
 
     def _place_of(self, lane: Lane) -> str | None:
         place = self._places.get(lane, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import statistics
@@ -62,8 +63,9 @@ async def measure(wanted: Measurement) -> dict[str, float]:
 async def throughput(app: App, task: Task[[Order], object], wanted: Measurement) -> dict[str, float]:
     """Submit runs, then drain them with worker processes that have all booted before they may begin."""
     submit_s = await _submit(app, task, wanted.runs, wanted.show)
-    wanted.show("Starting workers", 0, 0)
+    wanted.show("Starting workers", 0, wanted.processes)
     async with Fleet(wanted.address, wanted.processes, app.runtime.clock) as fleet:
+        wanted.show("Starting workers", wanted.processes, wanted.processes)
         fleet.go()
         done, drain_s = await fleet.drain(
             wanted.runs, lambda count: wanted.show("Draining", count, wanted.runs)
@@ -238,6 +240,6 @@ async def _cancel_leftovers(store: Store, clock: Clock) -> None:
     while found := await store.listing(
         RunFilter(states=unfinished, tasks=frozenset({TASK}), queues=frozenset({QUEUE}), rows_max=1_000)
     ):
-        states = [await store.cancel(view.id, clock.now_us()) for view in found]
+        states = await asyncio.gather(*(store.cancel(view.id, clock.now_us()) for view in found))
         if State.CANCELLED not in states:
             return

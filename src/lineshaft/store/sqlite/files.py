@@ -6,7 +6,12 @@ import os
 import sqlite3
 from pathlib import Path
 
-from lineshaft.store.sqlite.connection import LIBRARY_WAL_RESET_MENDED, OwnConnection, open_connection
+from lineshaft.store.sqlite.connection import (
+    BUSY_TIMEOUT_S,
+    LIBRARY_WAL_RESET_MENDED,
+    OwnConnection,
+    open_connection,
+)
 from lineshaft.store.sqlite.gate import Gate
 
 LOG_BYTES_TO_CHECKPOINT = 16 * 1_048_576
@@ -15,6 +20,8 @@ COMMITS_TO_CHECKPOINT = 64
 """But not after each one: this many lie between two checkpoints."""
 LOG_BYTES_TO_WAIT = 256 * 1_048_576
 """Above this one a checkpoint waits for readers, so that the log can start over."""
+READERS_WAIT_MS = 500
+"""For so long; a reader that stays longer lets the log grow until it goes."""
 
 
 class StoreFiles:
@@ -38,16 +45,21 @@ class StoreFiles:
             return
         if size < LOG_BYTES_TO_CHECKPOINT and not force:
             return
-        if size >= LOG_BYTES_TO_WAIT:
-            # Readers are asked to finish, for at most the busy timeout: the bound on the file goes first.
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return
         # The file keeps its size when the log starts over inside it, so the size alone would have us
         # checkpoint after every commit; how far the database lags is only known by doing it.
         self._commits_since_checkpoint += 1
-        if force or self._commits_since_checkpoint >= COMMITS_TO_CHECKPOINT:
-            self._commits_since_checkpoint = 0
+        if not force and self._commits_since_checkpoint < COMMITS_TO_CHECKPOINT:
+            return
+        self._commits_since_checkpoint = 0
+        if size < LOG_BYTES_TO_WAIT:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            return
+        # Readers are waited for, but not as long as a writer would be: all processes wait here with us.
+        connection.execute(f"PRAGMA busy_timeout = {READERS_WAIT_MS}")
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1_000)}")
 
     def bytes_in_all(self) -> int:
         """Size of the database and its log."""

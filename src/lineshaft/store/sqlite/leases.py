@@ -203,15 +203,16 @@ SELECT json_group_array(json_array(known.id, known.task, known.version))
 FROM open CROSS JOIN lineshaft_lane AS known ON known.id = open.lane
 """
 
+# Named indexes: a planner with statistics of a small table would rather read all of it, and go on when it is large.
 _PARK = """
 UPDATE lineshaft_run SET state = 'parked'
-WHERE id IN (SELECT id FROM lineshaft_run WHERE state = 'ready' AND suspect IS NULL
+WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_ready WHERE state = 'ready' AND suspect IS NULL
              AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
 """
 
 _RETURN_PARKED = """
 UPDATE lineshaft_run SET state = 'ready'
-WHERE id IN (SELECT run.id FROM lineshaft_run AS run CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+WHERE id IN (SELECT run.id FROM lineshaft_run AS run INDEXED BY lineshaft_run_parked CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
              WHERE run.state = 'parked'
                AND EXISTS (SELECT 1 FROM json_each(?1) AS known
                            WHERE lane.task = (known.value ->> 0) AND lane.version = (known.value ->> 1))

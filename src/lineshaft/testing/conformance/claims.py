@@ -124,8 +124,7 @@ class Claims(Settling, Limits):
 
     async def test_small_claims_keep_the_order(self, world: World) -> None:
         runs = world.several(20)
-        for run in runs:
-            world.clock.advance(0.001)
+        world.clock.advance(1)
         late_but_urgent = world.new(priority=10)
         await world.submitted(*reversed(runs), late_but_urgent)
         hand = await world.worker()
@@ -187,7 +186,7 @@ class Claims(Settling, Limits):
         hand = await world.worker()
 
         def broken(lanes: Sequence[OpenLane]) -> Sequence[LaneShare]:
-            raise ZeroDivisionError
+            raise ZeroDivisionError(len(lanes))
 
         run = world.new()
         failed, submitted = await together(hand.claim(plan=broken), world.store.submit([run]))

@@ -64,8 +64,8 @@ class Conformance:
         """Open the store that belongs to `tmp_path`; a second call opens it as another process would."""
         raise NotImplementedError
 
-    async def restore(self, backup: Path, tmp_path: Path) -> None:
-        """Put a backup in the place that `open_store` opens for this `tmp_path`."""
+    def restore(self, backup: Path, tmp_path: Path) -> None:
+        """Put a backup in the place that `open_store` opens for this `tmp_path`, a folder to be made."""
         raise NotImplementedError
 
     def begin(self, connection: Any) -> None:
@@ -96,9 +96,9 @@ class World:
     store: Store
     other: Store
 
-    def __init__(self, clock: VirtualClock, open_another: Callable[[], Any]) -> None:
+    def __init__(self, clock: VirtualClock, open_another: Callable[[], Any], seed: int = 1) -> None:
         self.clock = clock
-        self.chance = SystemChance(seed=1)
+        self.chance = SystemChance(seed)
         self._open_another = open_another
         self._open: list[Store] = []
         self._hands: list[Hand] = []
@@ -310,16 +310,19 @@ class Hand:
 
 
 def a_lane(task: str = "greet", *, queue: str = "default", version: str = "1", tenant: str = "acme") -> Lane:
+    """The lane that tests use where they need no other."""
     return Lane(queue, task, version, tenant)
 
 
 def a_key(
     text: str = "order-1", *, digest: str = "d1", retention_s: float = 3_600, retry_failed: bool = False
 ) -> SubmissionKey:
+    """A submission key; the same digest means the same arguments."""
     return SubmissionKey(text, digest, round(retention_s * 1_000_000), retry_failed)
 
 
 def a_failure(message: str = "no ink") -> Failure:
+    """Why an attempt raised."""
     return Failure(FailureClass.ERROR, "builtins.ValueError", message, "Traceback …")
 
 

@@ -120,9 +120,12 @@ async def worked_off(world: World, killers: set[str], count: int) -> tuple[int, 
     """Work until `count` runs have ended: a worker that takes a killer dies. Deaths in all, and alone."""
     deaths, alone = 0, 0
     hand = await world.worker()
-    for _ in range(20 * len(killers) + count):
+    for _ in range(60 * len(killers) + count):
         runs = (await hand.claim()).runs
-        if killers.isdisjoint(run.id for run in runs):
+        if not runs:
+            world.clock.advance(1)
+            assert hand.beat()
+        elif killers.isdisjoint(run.id for run in runs):
             assert all(await hand.succeed(*runs))
         else:
             deaths, alone = deaths + 1, alone + (len(runs) == 1)
@@ -140,6 +143,7 @@ async def kill(world: World, task: str = "greet") -> None:
 
 
 async def replaced(world: World, dead: Hand, runs: Sequence[Claimed], *, survive: bool = True) -> Hand:
+    """Let a worker die, sweep over it, and start another in its place."""
     assert runs, "it died of something"
     await world.die(dead)
     assert (await world.rescue(world.other)).workers == (dead.id,)

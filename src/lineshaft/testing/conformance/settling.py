@@ -122,7 +122,7 @@ class Settling(Conformance):
             world.other.settle([hand.ended(claimed, State.FAILED)]),
             world.store.settle([hand.retried(claimed)]),
         )
-        assert sorted(list(result)[0] for result in results) == [False, False, True]
+        assert sorted(kept for [kept] in results) == [False, False, True]
         assert await world.count() == 1
 
     # Outcomes that are not the end
@@ -146,16 +146,15 @@ class Settling(Conformance):
         assert again.fence > claimed.fence
 
     async def test_attempts_are_recorded_one_by_one(self, world: World) -> None:
-        await world.submitted()
+        [run_id] = await world.submitted()
         hand = await world.worker()
         for number in range(3):
             claimed = await hand.take_one()
             failure = a_failure(f"attempt {number}")
             await hand.settle(replace(hand.retried(claimed, pause_s=0), failure=failure))
         await hand.succeed(await hand.take_one())
-        [run] = await world.other.finished([claimed.id])
-        assert run.attempts == 4
-        recorded = await world.other.attempts(claimed.id)
+        assert (await world.view(run_id)).attempts == 4
+        recorded = await world.other.attempts(run_id)
         assert [attempt.number for attempt in recorded] == [1, 2, 3]
         messages = [attempt.failure.message for attempt in recorded if attempt.failure is not None]
         assert messages == ["attempt 0", "attempt 1", "attempt 2"]

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import KeyReused, TransactionRefused, TransactionTooLong
+from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
 from lineshaft.testing.conformance.harness import Capability, Conformance, World, a_key, until
 
@@ -44,10 +45,14 @@ class Transactions(Conformance):
         async with world.store.transaction() as tx:
             write(tx, "Ada")
             tx.submit([run])
-        with pytest.raises(ZeroDivisionError):
+
+        async def raising() -> None:
             async with world.store.transaction() as tx:
                 write(tx, "Bo")
                 raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await raising()
         assert await written(world) == []
         assert await world.submitted(run) == [run.id]
 
@@ -175,7 +180,7 @@ class Transactions(Conformance):
             async with world.store.transaction() as tx:
                 order.append(f"{who} in")
                 write(tx, who)
-                await asyncio.wait([asyncio.ensure_future(asyncio.to_thread(len, order))])
+                await asyncio.to_thread(len, order)
                 order.append(f"{who} out")
                 tx.commit()
 
@@ -185,24 +190,31 @@ class Transactions(Conformance):
 
     async def test_writes_wait_for_a_transaction_and_then_go_on(self, world: World) -> None:
         self.require(Capability.CONCURRENT_WRITES)
+        background = Background()
         async with world.store.transaction() as tx:
-            mine = asyncio.ensure_future(world.store.submit([world.new()]))
-            others = asyncio.ensure_future(world.other.submit([world.new()]))
+            mine = background.spawn(world.store.submit([world.new()]), "mine")
+            others = background.spawn(world.other.submit([world.new()]), "others")
+            await asyncio.wait([mine, others], timeout=0.05)
             tx.submit([world.new()])
             assert not mine.done()
+            assert not others.done()
             tx.commit()
         await asyncio.gather(mine, others)
         assert await world.count() == 3
 
     async def test_who_gives_up_waiting_hurts_nobody(self, world: World) -> None:
         async with world.store.transaction() as tx:
-            waiting = asyncio.ensure_future(world.store.transaction().__aenter__())
+            waiting = Background().spawn(self.borrowing(world), "waiting")
             await asyncio.wait([waiting], timeout=0.05)
             waiting.cancel()
             tx.commit()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert (await world.store.submit([world.new()]))[0].created
+
+    async def borrowing(self, world: World) -> None:
+        async with world.store.transaction():
+            raise AssertionError("it was cancelled before it got the writer")
 
     async def test_who_holds_it_too_long_is_cut_off_and_the_writer_goes_on(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -272,6 +284,8 @@ class Transactions(Conformance):
     async def test_a_commit_is_news(self, world: World) -> None:
         heard: list[Any] = []
         end = world.other.on_news(heard.append)
+        await until(lambda: bool(heard), "the other process listens")
+        heard.clear()
         async with world.store.transaction() as tx:
             tx.submit([world.new()])
             tx.commit()
@@ -288,6 +302,7 @@ async def ledger(world: World) -> None:
 
 
 def write(tx: Any, who: str) -> None:
+    """Write a row of the user's own."""
     with tx.session() as session:
         session.execute(text("INSERT INTO ledger (who) VALUES (:who)"), {"who": who})
         tx.finish(session)
