@@ -8,6 +8,7 @@ from lineshaft.core.errors import (
     KeyReused,
     LineshaftError,
     NotEncodable,
+    Overloaded,
     PayloadTooLarge,
     ResultTimeout,
     RunCancelled,
@@ -18,6 +19,10 @@ from lineshaft.core.errors import (
     RunOutcomeUnknown,
     RunTimedOut,
     StoreError,
+    StoreFull,
+    StoreUnavailable,
+    TransactionRefused,
+    TransactionTooLong,
 )
 from lineshaft.core.policies import Limit, Rate, Retry
 from lineshaft.core.states import State
@@ -41,6 +46,7 @@ __all__ = [
     "Limit",
     "LineshaftError",
     "NotEncodable",
+    "Overloaded",
     "PayloadTooLarge",
     "Progress",
     "Rate",
@@ -56,6 +62,10 @@ __all__ = [
     "RunTimedOut",
     "State",
     "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
     "Task",
     "Transaction",
+    "TransactionRefused",
+    "TransactionTooLong",
 ]

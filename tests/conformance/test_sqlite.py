@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
+
+import pytest
 
 from lineshaft.core.clock import Clock
 from lineshaft.store.sqlite.backups import restore
+from lineshaft.store.sqlite.loan import PART
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.testing import conformance
 from lineshaft.testing.conformance import Capability
 
 
 class Threaded:
+    part_control = tuple(f"{control} {PART}" for control in ("SAVEPOINT", "RELEASE", "ROLLBACK TO"))
+
+    @pytest.fixture
+    def tmp_path(self) -> Iterator[Path]:
+        """A folder in memory where the machine has one: these tests ask for no durability."""
+        memory = Path("/dev/shm")
+        with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+            yield Path(folder)
+
     async def open_store(self, tmp_path: Path, clock: Clock) -> SqliteStore:
         return SqliteStore(tmp_path / "store.db", clock)
 

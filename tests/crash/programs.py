@@ -1,6 +1,7 @@
 """A program that is killed, stopped and restarted: a worker process with tasks that misbehave on request.
 
-`python -m tests.crash.programs worker [lease] [grace]`, with LINESHAFT_STORE and PROGRAM_FOLDER in the environment.
+`python -m tests.crash.programs worker [lease] [grace] [crashes]`, with LINESHAFT_STORE and PROGRAM_FOLDER in the
+environment; `crashes` is the bound after which a run that kills alone is given up.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import text
-
 from lineshaft import App, AsyncTransaction, Context, Limit, Transaction
+from lineshaft.core import bounds
 
 FOLDER = Path(os.environ.get("PROGRAM_FOLDER", "."))
-INSERT = text("INSERT INTO ledger (run, number) VALUES (:run, :number)")
 
 
 def note(name: str, line: str) -> None:
@@ -28,29 +27,36 @@ def note(name: str, line: str) -> None:
         file.write(f"{line}\n")
 
 
+def insert() -> Any:
+    # Imported when used: what writes nothing starts faster without it, and some of these are started often.
+    from sqlalchemy import text
+
+    return text("INSERT INTO ledger (run, number) VALUES (:run, :number)")
+
+
 def declare_on(app: App) -> SimpleNamespace:  # noqa: C901 - a list of small functions
     """The tasks, declared on this app."""
 
     @app.task(name="book")
     def book(number: int, tx: Transaction, ctx: Context) -> int:
-        tx.session.execute(INSERT, {"run": ctx.run_id, "number": number})
+        tx.session.execute(insert(), {"run": ctx.run_id, "number": number})
         return number
 
     @app.task(name="book_async")
     async def book_async(number: int, tx: AsyncTransaction, ctx: Context) -> int:
-        await tx.session.execute(INSERT, {"run": ctx.run_id, "number": number})
+        await tx.session.execute(insert(), {"run": ctx.run_id, "number": number})
         return number
 
     @app.task(name="book_many", batch=20)
     def book_many(numbers: list[int], tx: Transaction) -> list[int]:
         for number in numbers:
-            tx.session.execute(INSERT, {"run": f"batch-{number}", "number": number})
+            tx.session.execute(insert(), {"run": f"batch-{number}", "number": number})
         return numbers
 
     @app.task(name="book_late", batch=100, batch_wait=1.5)
     def book_late(numbers: list[int], tx: Transaction) -> list[int]:
         for number in numbers:
-            tx.session.execute(INSERT, {"run": f"late-{os.getpid()}", "number": number})
+            tx.session.execute(insert(), {"run": f"late-{os.getpid()}", "number": number})
         return numbers
 
     @app.task(name="limited", limits=[Limit(4), Limit(2, per="tenant")], tenant=lambda name, seconds: name)
@@ -121,10 +127,11 @@ async def worker(lease: float, grace: float) -> None:
         await told.wait()
 
 
-def main(arguments: list[Any]) -> None:
+def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
-    lease, grace = (float(value) for value in (arguments[1:] + ["10", "5"][len(arguments) - 1 :])[:2])
-    asyncio.run(worker(lease, grace))
+    lease, grace, crashes = [*arguments[1:], *("10", "5", str(bounds.CRASHES_MAX))[len(arguments) - 1 :]]
+    setattr(bounds, "CRASHES_MAX", int(crashes))  # noqa: B010 - it is final for all but this program
+    asyncio.run(worker(float(lease), float(grace)))
 
 
 if __name__ == "__main__":

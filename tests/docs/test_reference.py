@@ -132,7 +132,7 @@ def test_the_tables_of_the_store_are_listed() -> None:
 
 def test_what_shows_a_guarantee_exists() -> None:
     text = text_of("guarantees.md")
-    shown = re.findall(r"^Shown by:(.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^Shown by:\n\n(.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     assert len(shown) == len(re.findall(r"^## ", text, re.MULTILINE))
     for line in shown:
         paths = re.findall(r"`((?:tests|src/lineshaft/testing)/[\w/.-]+)(?:::(\w+))?`", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -402,7 +403,10 @@ def test_bad_input(lineshaft: Command, arguments: list[str], code: int, told: st
     assert told in done.err
 
 
-def test_looking_never_makes_a_store(here: Path, lineshaft: Command) -> None:
+@pytest.mark.parametrize("there", ["nothing", "an empty file"])
+def test_looking_never_makes_a_store(here: Path, lineshaft: Command, there: str) -> None:
+    if there == "an empty file":
+        (here / "lineshaft.db").touch()
     before = sorted(here.iterdir())
     for arguments in (
         ["runs", "list"],
@@ -414,6 +418,7 @@ def test_looking_never_makes_a_store(here: Path, lineshaft: Command) -> None:
     ):
         assert lineshaft(*arguments).code == 2
     assert sorted(here.iterdir()) == before
+    assert not (here / "lineshaft.db").exists() or (here / "lineshaft.db").stat().st_size == 0
 
 
 @pytest.mark.parametrize(
@@ -462,3 +467,15 @@ def test_the_module_runs_as_a_program_and_its_import_is_light(here: Path) -> Non
         [sys.executable, "-m", "lineshaft", "--version"], check=True, capture_output=True, text=True, cwd=here
     )
     assert shown.stdout.startswith("lineshaft ")
+
+
+def test_completion_knows_the_commands(here: Path) -> None:
+    asked = {"_LINESHAFT_COMPLETE": "complete_bash", "COMP_WORDS": "lineshaft wo", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lineshaft")],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["worker", "workers"]

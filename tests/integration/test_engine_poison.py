@@ -45,7 +45,7 @@ class UnprintableExit(Exception):
 
 
 class NoString(Exception):
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # noqa: PLE0307 - that is the fault
         return 5  # type: ignore[return-value]
 
 
@@ -69,27 +69,27 @@ def circle() -> Exception:
 
 
 ERRORS: list[Callable[[], BaseException]] = [
-    lambda: Unprintable(),
-    lambda: UnprintableExit(),
-    lambda: NoString(),
+    Unprintable,
+    UnprintableExit,
+    NoString,
     lambda: ValueError("x" * 5_000_000),
     lambda: ValueError("nul \0 and lone \ud800 surrogate"),
     lambda: ValueError(b"\xff"),
     lambda: type("Odd\N{SNOWMAN}", (Exception,), {"__module__": "lone \ud800"})("odd"),
-    lambda: ValueError(),
+    ValueError,
     lambda: SystemExit(3),
-    lambda: KeyboardInterrupt(),
-    lambda: GeneratorExit(),
+    KeyboardInterrupt,
+    GeneratorExit,
     lambda: StopIteration(1),
-    lambda: StopAsyncIteration(),
-    lambda: asyncio.CancelledError(),
-    lambda: concurrent.futures.CancelledError(),
-    lambda: concurrent.futures.TimeoutError(),
+    StopAsyncIteration,
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+    concurrent.futures.TimeoutError,
     lambda: Own("base"),
     lambda: ExceptionGroup("many", [ValueError(n) for n in range(1000)]),
     lambda: BaseExceptionGroup("base", [KeyboardInterrupt(), Own()]),
-    lambda: MemoryError(),
-    lambda: RecursionError(),
+    MemoryError,
+    RecursionError,
     lambda: chain(2_000),
     circle,
     lambda: RunCancelled("of some other run"),
@@ -97,12 +97,17 @@ ERRORS: list[Callable[[], BaseException]] = [
 ]
 
 
-def raising(app: App, kind: str) -> Task[Any, Any]:
+def fail(number: int) -> None:
+    error = ERRORS[number]()
+    raise error
+
+
+def raising(app: App, kind: str) -> Task[Any, Any]:  # noqa: C901 - a list of small functions
     if kind == "async":
 
         @app.task(name="raises")
         async def on_loop(number: int) -> None:
-            raise ERRORS[number]()
+            fail(number)
 
         return on_loop
     if kind == "async, later":
@@ -110,48 +115,48 @@ def raising(app: App, kind: str) -> Task[Any, Any]:
         @app.task(name="raises")
         async def later(number: int) -> None:
             await asyncio.sleep(0.001)
-            raise ERRORS[number]()
+            fail(number)
 
         return later
     if kind == "thread":
 
         @app.task(name="raises")
         def in_thread(number: int) -> None:
-            raise ERRORS[number]()
+            fail(number)
 
         return in_thread
     if kind == "transaction":
 
         @app.task(name="raises")
         def in_transaction(number: int, tx: Transaction) -> None:
-            raise ERRORS[number]()
+            fail(number)
 
         return in_transaction
     if kind == "async transaction":
 
         @app.task(name="raises")
         async def in_async(number: int, tx: AsyncTransaction) -> None:
-            raise ERRORS[number]()
+            fail(number)
 
         return in_async
     if kind == "batch":
 
         @app.task(name="raises", batch=1)
         def in_batch(numbers: list[int]) -> None:
-            raise ERRORS[numbers[0]]()
+            fail(numbers[0])
 
         return in_batch
     if kind == "async batch":
 
         @app.task(name="raises", batch=1)
         async def in_async_batch(numbers: list[int]) -> None:
-            raise ERRORS[numbers[0]]()
+            fail(numbers[0])
 
         return in_async_batch
 
     @app.task(name="raises", batch=1)
     def in_batch_transaction(numbers: list[int], tx: Transaction) -> None:
-        raise ERRORS[numbers[0]]()
+        fail(numbers[0])
 
     return in_batch_transaction
 
@@ -239,13 +244,13 @@ async def test_a_result_that_cannot_be_kept_fails_its_run_and_says_why(tmp_path:
     if kind == "async":
 
         @app.task
-        async def returns(number: int):  # noqa: ANN202 - any JSON
+        async def returns(number: int):
             return RESULTS[number]()
 
     else:
 
         @app.task
-        def returns(number: int):  # noqa: ANN202
+        def returns(number: int):
             return RESULTS[number]()
 
     async with working(app):

@@ -235,7 +235,7 @@ def some_ids(connection: sqlite3.Connection) -> list[str]:
 
 
 HOT: dict[str, Callable[[sqlite3.Connection], Any]] = {
-    "submit": lambda c: submissions.submit(c, [WORLD.new(key=a_key(f"k{n}")) for n in range(9)]),
+    "submit": lambda c: submissions.submit(c, [WORLD.new(key=a_key(f"new-{n}")) for n in range(9)]),
     "submit large": lambda c: submissions.submit(c, [WORLD.new(args=b'"' + b"x" * 9_000 + b'"')]),
     "claim": claimed,
     "claim large": large_claimed,
@@ -253,6 +253,7 @@ HOT: dict[str, Callable[[sqlite3.Connection], Any]] = {
     "rescue a killer": killer_rescued,
     "park": parked,
     "cancel": lambda c: cancelling.cancel(c, [(run_id, 0) for run_id in some_ids(c)]),
+    "cancel what runs": lambda c: cancelling.cancel(c, [(outcomes(c, State.CANCELLED)[0].run_id, 0)]),
     "cancel requests": lambda c: reads.cancel_requests(c, 1),
     "retry": retried,
     "prune": lambda c: pruning.prune(c, [(2**52, 2**52)]),

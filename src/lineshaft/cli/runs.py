@@ -184,7 +184,8 @@ def _print_details(details: RunDetails) -> None:
         grid.add_row("finished", moment(run.finished_us))
     if run.wall_us is not None:
         grid.add_row("took", _timings(run.wall_us, run.cpu_us))
-    grid.add_row("attempts", str(run.attempts) + (f", {run.crashes} crashes" if run.crashes else ""))
+    attempts = f"{run.attempts + 1}, the last one under way" if run.state == "running" else f"{run.attempts}"
+    grid.add_row("attempts", attempts + (f"; {run.crashes} workers died with it" if run.crashes else ""))
     if run.retry_of:
         grid.add_row("retry of", run.retry_of)
     if details.retried_by:

@@ -31,9 +31,11 @@ def chosen(address: str | None) -> str:
 def require_existing(address: str) -> None:
     """Raise `InvalidSetting` unless there is something at an address."""
     path = sqlite_path(address)
-    if not path.exists():
+    # An empty file is one that something else made by mistake: opening it would make a store of it.
+    missing = "no file" if not path.exists() else "an empty file" if path.stat().st_size == 0 else ""
+    if missing:
         raise InvalidSetting(
-            f"There is no store at {address} (no file {path.absolute()}).",
+            f"There is no store at {address} ({missing} {path.absolute()}).",
             hint="Give --store or LINESHAFT_STORE, or make one with `lineshaft migrate`.",
         )
 

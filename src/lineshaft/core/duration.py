@@ -32,8 +32,9 @@ def seconds(value: Duration, what: str, *, at_most_s: float = math.inf) -> float
     else:
         raise InvalidSetting(f"{what} is a {type(value).__name__}, not a duration.", hint=hint)
     if not 0 <= result <= at_most_s:  # also refuses NaN
-        bound = "" if math.isinf(at_most_s) else f" and at most {at_most_s:g} seconds"
-        raise InvalidSetting(f"{what} is {value!r}; it must not be negative{bound}.")
+        if result > at_most_s:
+            raise InvalidSetting(f"{what} is {value!r}; it must be at most {at_most_s:,.0f} seconds.")
+        raise InvalidSetting(f"{what} is {value!r}; it must not be negative.")
     return result
 
 

@@ -32,12 +32,13 @@ class Retry:
     maximum_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.attempts <= bounds.ATTEMPTS_MAX:
+        whole = isinstance(self.attempts, int) and not isinstance(self.attempts, bool)
+        if not whole or not 1 <= self.attempts <= bounds.ATTEMPTS_MAX:
             raise InvalidSetting(
-                f"Retry attempts is {self.attempts}; it must lie between 1 and {bounds.ATTEMPTS_MAX}."
+                f"Retry attempts is {self.attempts!r}; it must lie between 1 and {bounds.ATTEMPTS_MAX}."
             )
-        if not 1 <= self.factor <= 100:
-            raise InvalidSetting(f"Retry factor is {self.factor}; it must lie between 1 and 100.")
+        if not isinstance(self.factor, int | float) or not 1 <= self.factor <= 100:
+            raise InvalidSetting(f"Retry factor is {self.factor!r}; it must lie between 1 and 100.")
         for name in ("on", "never"):
             kinds = getattr(self, name)
             if isinstance(kinds, type):

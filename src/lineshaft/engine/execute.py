@@ -229,7 +229,9 @@ class Execution:
         try:
             return self.outcome(attempt, State.SUCCEEDED, result=attempt.task.encode_result(value))
         except LineshaftError as error:
-            return self.failed(attempt, raised(error, FailureClass.RESULT))
+            # Another attempt would end the same way.
+            refused = raised(error, FailureClass.RESULT).failure
+            return self.outcome(attempt, State.FAILED, failure=refused)
 
     def failed(self, attempt: Attempt, error: Raised) -> Outcome:
         """The function raised: another attempt if its policy says so."""

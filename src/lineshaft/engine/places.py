@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lineshaft.core import bounds
+from lineshaft.core.errors import InvalidSetting
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.registry import Registry
 
@@ -37,6 +38,16 @@ class Concurrency:
     """Runs after which a process of the pool is replaced."""
     process_bytes_max: int | None = None
     """Resident memory at which a process of the pool is killed, and its attempt fails."""
+
+    def __post_init__(self) -> None:
+        for name in ("on_loop", "threads", "processes", "runs_per_process_max", "process_bytes_max"):
+            value = getattr(self, name)
+            if value is None and name == "process_bytes_max":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InvalidSetting(
+                    f"Concurrency {name} is {value!r}; it must be a whole number of at least 1."
+                )
 
 
 class Places:

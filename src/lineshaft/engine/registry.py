@@ -44,6 +44,7 @@ class Registry:
                 f"Task {task.name!r} (version {task.version}) is declared twice, at {task.where}.",
                 hint="Two functions of one module have this name, or the module is imported under two names.",
             )
+        _require_tenants(task, self.queue_limits(task.queue))
         self._tasks[task.name, task.version] = task
 
     def add_queue(self, name: str, limits: Sequence[Limit | Rate], where: str = "") -> None:
@@ -53,6 +54,9 @@ class Registry:
                 f"Queue {name!r} is declared twice.", hint="Declare all its limits at once."
             )
         check_limits(limits, f"Queue {name!r}")
+        for task in self._tasks.values():
+            if task.queue == name:
+                _require_tenants(task, limits)
         self._queues[name] = QueueDeclaration(name, tuple(limits), where)
 
     def find(self, lane: Lane) -> Declaration | None:
@@ -96,6 +100,16 @@ class Registry:
         retried = [task for task in self._tasks.values() if task.retry is not None]
         attempts = [(task.name, task.version, task.retry.attempts) for task in retried if task.retry]
         return Terms(tuple(limits), tuple(attempts))
+
+
+def _require_tenants(task: Declaration, limits: Sequence[Limit | Rate]) -> None:
+    """A limit for each tenant of a queue means nothing for a task whose runs have no tenants."""
+    per_tenant = [limit for limit in limits if limit.per == "tenant"]
+    if per_tenant and task.tenant is None:
+        raise DeclarationError(
+            f"Queue {task.queue!r} has {per_tenant[0]}, but the runs of its task {task.name!r} have no tenants.",
+            hint="Give the task tenant=…, or another queue.",
+        )
 
 
 def _of_task(task: Declaration) -> list[LimitTerms]:

@@ -54,10 +54,14 @@ class Run(Generic[R]):
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise ResultTimeout(
-                f"Run {self.id} of task {self.task!r} has not ended within {timeout_s:g} seconds; it goes on.",
-                hint=f"`lineshaft why {self.id}` tells what it waits for.",
-            ) from error
+            # Without this look no time at all could never be enough for a run that has ended.
+            last_look = await self._runtime.waiters().find(self.id)
+            if last_look is None:
+                raise ResultTimeout(
+                    f"Run {self.id} of task {self.task!r} has not ended within {timeout_s:g} seconds; it goes on.",
+                    hint=f"`lineshaft why {self.id}` tells what it waits for.",
+                ) from error
+            ending = last_look
         if ending.state is not State.SUCCEEDED:
             raise failure_of(self.id, self.task, ending.state, ending.failure)
         result: R = self._codec.decode(ending.result or b"null")

@@ -106,10 +106,12 @@ class Runtime:
                 found = self._waiters[loop] = Waiters(store, store)
             return found
 
-    def ended(self, endings: Sequence[tuple[str, Ending]]) -> None:
-        """Runs ended here, durably."""
+    def ended(self, endings: Sequence[tuple[str, Ending]], all_of_them: bool = True) -> None:
+        """Runs ended here, durably; where a fence was lost, the store knows of more."""
         for waiters in list(self._waiters.values()):
             waiters.ended(endings)
+        if not all_of_them:
+            self.recheck()
 
     def cancel_wanted(self) -> None:
         for worker in self.workers:

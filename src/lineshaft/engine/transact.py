@@ -53,7 +53,7 @@ class Transacting:
                 while (
                     self._waiting
                     and len(group) < bounds.TRANSACTION_GROUP_MAX
-                    and not self._waiting[0].task.is_async
+                    and _may_share(first, self._waiting[0])
                 ):
                     group.append(self._waiting.popleft())
                 await self._group(group)
@@ -70,7 +70,7 @@ class Transacting:
         for attempt in attempts:
             attempt.begun = True
         try:
-            async with self._store.transaction() as lent:
+            async with self._store.transaction(attempts[0].task.timeout_s) as lent:
                 committed, others = await lent.off_loop(self._bodies, lent, attempts)
         except Exception as error:
             if len(attempts) == 1:
@@ -199,6 +199,13 @@ class Transacting:
         if signature.context is not None:
             kwargs[signature.context] = self._execution.context(attempt)
         return args, kwargs
+
+
+def _may_share(one: Attempt, other: Attempt) -> bool:
+    """Whether two runs may share a commit: one with a timeout shorter than any loan needs its own."""
+    return (
+        not other.task.is_async and min(one.task.timeout_s, other.task.timeout_s) >= bounds.WRITER_HOLD_S_MAX
+    )
 
 
 def release_and_commit(lent: StoreTransaction, outcomes: Sequence[Outcome]) -> bool:

@@ -46,8 +46,14 @@ class Upkeep:
             since_prune_s += self._every_s
 
     async def _sweep(self) -> None:
-        now_us = self._clock.now_us()
-        rescued = await self._store.rescue(now_us)
+        await self.rescue()
+        parked = await self._store.park(self._clock.now_us())
+        if parked:
+            _log.warning("%d runs are parked: no live worker knows their task.", parked)
+
+    async def rescue(self) -> None:
+        """Return what dead workers held, and say so."""
+        rescued = await self._store.rescue(self._clock.now_us())
         if rescued.workers:
             _log.warning(
                 "Workers %s died: %d runs return, %d of them as suspects; %d failed for killing their workers,"
@@ -59,9 +65,6 @@ class Upkeep:
                 len(rescued.unknown),
             )
             self._wake()
-        parked = await self._store.park(now_us)
-        if parked:
-            _log.warning("%d runs are parked: no live worker knows their task.", parked)
 
     async def _prune(self) -> None:
         while True:

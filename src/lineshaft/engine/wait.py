@@ -57,6 +57,11 @@ class Waiters:
                 if not futures:
                     del self._waiting[run_id]
 
+    async def find(self, run_id: str) -> Ending | None:
+        """How a run has ended, if it has; without waiting."""
+        found = await self._reads.finished([run_id])
+        return _ending(found[0]) if found else None
+
     def ended(self, endings: Sequence[tuple[str, Ending]]) -> None:
         """Runs that this process settled, durably. Safe to call from any thread."""
         if not self._waiting:

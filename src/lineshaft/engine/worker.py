@@ -60,7 +60,7 @@ class Worker:
         chance: Chance,
         registry: Registry,
         make_pool: Callable[[Concurrency], PoolOfProcesses],
-        told: Callable[[Sequence[tuple[str, Ending]]], None],
+        told: Callable[[Sequence[tuple[str, Ending]], bool], None],
         queues: Sequence[str] = (),
         concurrency: Concurrency | None = None,
         lease_s: float = bounds.LEASE_S,
@@ -127,7 +127,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._heart = Heart(self._store, self._clock, self._lease_s, self._lease_lost)
         # First of all what the dead left: a restarted program goes on where it was killed.
-        await self._store.rescue(self._clock.now_us())
+        await self._upkeep.rescue()
         await self._register()
         self._unsubscribe = self._store.on_news(self._on_news)
         self._background.keep_up(lambda: self._fetcher.serve(lambda: self.id), "lineshaft-fetch", self._clock)
@@ -244,8 +244,8 @@ class Worker:
                 self.failed += 1
         ended = endings(outcomes, kept)
         self.done += len(ended)
-        if ended:
-            self._told(ended)
+        if ended or not all(kept):
+            self._told(ended, all(kept))
         if opened or not self._in_flight or (self._fetcher.backlog and self._room.is_roomy()):
             self._fetcher.wake()
 

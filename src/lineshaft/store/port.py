@@ -186,8 +186,8 @@ class Transaction(Protocol):
 class Transactions(Protocol):
     """Lending the writer to user code."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Borrow the writer; rolled back unless committed when the block ends."""
+    def transaction(self, hold_s: float = ...) -> AbstractAsyncContextManager[Transaction]:
+        """Borrow the writer for so long at most; rolled back unless committed when the block ends."""
 
     def connect(self) -> Any:
         """A raw connection of the caller's own."""

@@ -200,7 +200,10 @@ WITH RECURSIVE open (lane) AS (
     FROM open WHERE open.lane IS NOT NULL
 )
 SELECT json_group_array(json_array(known.id, known.task, known.version))
-FROM open CROSS JOIN lineshaft_lane AS known ON known.id = open.lane
+FROM (SELECT lane FROM open
+      UNION SELECT lane FROM lineshaft_run INDEXED BY lineshaft_run_suspect
+            WHERE suspect IS NOT NULL AND state = 'ready') AS found
+CROSS JOIN lineshaft_lane AS known ON known.id = found.lane
 """
 
 # Named indexes: a planner with statistics of a small table would rather read all of it, and go on when it is large.
@@ -208,6 +211,12 @@ _PARK = """
 UPDATE lineshaft_run SET state = 'parked'
 WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_ready WHERE state = 'ready' AND suspect IS NULL
              AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
+"""
+
+_PARK_SUSPECTS = """
+UPDATE lineshaft_run SET state = 'parked'
+WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_suspect
+             WHERE suspect IS NOT NULL AND state = 'ready' AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
 """
 
 _RETURN_PARKED = """
@@ -233,7 +242,10 @@ def park(connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]
     unknown = [lane for lane, task, version in lanes if (task, version) not in known]
     parked = 0
     if unknown:
-        parked = connection.execute(_PARK, (pack(unknown), bounds.PRUNE_ROWS_MAX)).rowcount
+        wanted = (pack(unknown), bounds.PRUNE_ROWS_MAX)
+        parked = (
+            connection.execute(_PARK, wanted).rowcount + connection.execute(_PARK_SUSPECTS, wanted).rowcount
+        )
     return [parked] * len(sweeps)
 
 

@@ -24,6 +24,9 @@ _BEGIN = "BEGIN IMMEDIATE /* lineshaft */"
 _COMMIT = "COMMIT /* lineshaft */"
 _ROLLBACK = "ROLLBACK /* lineshaft */"
 
+PART = "lineshaft_part"
+"""The savepoint that holds what one run writes."""
+
 _INTERRUPT_EVERY_S = 0.01
 
 
@@ -44,10 +47,13 @@ class LentConnection:
         finally:
             self._ours = False
 
-    def _authorize(self, action: int, first: str | None, *_: str | None) -> int:
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if self._ours:
             return sqlite3.SQLITE_OK
         if action in (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH):
+            return sqlite3.SQLITE_DENY
+        # Savepoints are for everybody, but whoever ended ours would keep what is to be rolled back with it.
+        if action == sqlite3.SQLITE_SAVEPOINT and (second or "").lower() == PART:
             return sqlite3.SQLITE_DENY
         # Reading the schema through a pragma is what SQLAlchemy's inspection needs.
         if action == sqlite3.SQLITE_PRAGMA and first not in _HARMLESS_PRAGMAS:
@@ -156,6 +162,15 @@ class Loan:
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Execute one statement of the engine's own and return its rows."""
         return self.run(lambda connection: connection.execute(statement, parameters).fetchall())
+
+    def control(self, statement: str) -> None:
+        """Execute transaction control of the engine's own."""
+
+        def use(_: sqlite3.Connection) -> None:
+            assert self._lent is not None
+            self._lent.control(statement)
+
+        self.run(use)
 
     def commit(self) -> None:
         """Make it durable and give the writer back; rolls back and raises if it cannot."""

@@ -259,8 +259,8 @@ class SqliteStore:
     # Transactions
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[LentTransaction]:
-        loan = await self._writer.borrow(bounds.WRITER_HOLD_S_MAX)
+    async def transaction(self, hold_s: float = bounds.WRITER_HOLD_S_MAX) -> AsyncIterator[LentTransaction]:
+        loan = await self._writer.borrow(min(hold_s, bounds.WRITER_HOLD_S_MAX))
         try:
             yield LentTransaction(loan, self._sqlalchemy, self._lending)
         finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.store.sqlite import settlement, submissions
 from lineshaft.store.sqlite.connection import translate
-from lineshaft.store.sqlite.loan import Loan
+from lineshaft.store.sqlite.loan import PART, Loan
 from lineshaft.store.values import Accepted, NewRun, Outcome
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from lineshaft.store.sqlite.alchemy import Sessions
 
 T = TypeVar("T")
+
+# Texts of our own, for the reason that `loan` gives.
+_BEGIN_PART = f"SAVEPOINT {PART} /* lineshaft */"
+_END_PART = f"RELEASE {PART} /* lineshaft */"
+_FORGET_PART = f"ROLLBACK TO {PART} /* lineshaft */"
 
 
 class LentTransaction:
@@ -33,20 +38,20 @@ class LentTransaction:
         self._sessions = sessions
 
     def savepoint(self) -> None:
-        self._loan.execute("SAVEPOINT lineshaft_part")
+        self._loan.control(_BEGIN_PART)
 
     def release(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         """Settle, and end the part; where a fence was lost the part is rolled back whole."""
         kept = self._loan.run(lambda connection: settlement.settle(connection, outcomes))
         if all(kept):
-            self._loan.execute("RELEASE lineshaft_part")
+            self._loan.control(_END_PART)
         else:
             self.rollback_savepoint()
         return kept
 
     def rollback_savepoint(self) -> None:
-        self._loan.execute("ROLLBACK TO lineshaft_part")
-        self._loan.execute("RELEASE lineshaft_part")
+        self._loan.control(_FORGET_PART)
+        self._loan.control(_END_PART)
 
     def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
         """Insert runs as part of this transaction."""

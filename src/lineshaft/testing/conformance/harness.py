@@ -257,8 +257,9 @@ class Hand:
                 return runs
 
     async def take_one(self) -> Claimed:
-        [run] = await self.take()
-        return run
+        runs = await self.take()
+        assert len(runs) == 1, f"one run was to be claimed, not {len(runs)}"
+        return runs[0]
 
     # Settling
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
@@ -22,8 +23,10 @@ FORBIDDEN = ("COMMIT", "ROLLBACK", "BEGIN", "PRAGMA synchronous = OFF", "ATTACH 
 class Transactions(Conformance):
     """The port `Transactions`."""
 
-    forbidden = FORBIDDEN
+    forbidden: ClassVar[Sequence[str]] = FORBIDDEN
     """Statements that a lent transaction refuses."""
+    part_control: ClassVar[Sequence[str]] = ()
+    """Statements with which the part of one run could be ended, by the names that the backend gives."""
 
     # Committing
 
@@ -259,6 +262,23 @@ class Transactions(Conformance):
             assert await written(world) == []
             tx.commit()
         assert await written(world) == ["Ada"]
+
+    async def test_a_part_cannot_be_ended_by_what_it_executes(self, world: World) -> None:
+        self.require(Capability.GUARDED_TRANSACTIONS)
+        await ledger(world)
+        async with world.store.transaction() as tx:
+            for statement in self.part_control:
+                tx.savepoint()
+                write(tx, "Ada")
+                with tx.session() as session, pytest.raises(TransactionRefused):
+                    session.execute(text(statement))
+                tx.rollback_savepoint()
+            tx.savepoint()
+            with tx.session() as session, session.begin_nested():
+                session.execute(text("INSERT INTO ledger (who) VALUES ('Bo')"))
+            tx.release([])
+            tx.commit()
+        assert await written(world) == ["Bo"]
 
     # Connections of the caller's own
 
