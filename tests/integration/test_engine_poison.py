@@ -45,8 +45,8 @@ class UnprintableExit(Exception):
 
 
 class NoString(Exception):
-    def __str__(self) -> str:  # noqa: PLE0307 - that is the fault
-        return 5  # type: ignore[return-value]
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]  # noqa: PLE0307 - that is the fault
 
 
 class Own(BaseException):

@@ -282,6 +282,28 @@ async def test_a_transaction_that_is_too_long_fails_its_own_run_alone(
         assert bookings(app) == [0, 1, 2, 4, 5, 6, 7]
 
 
+async def test_many_slow_bodies_share_commits_without_being_too_long_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lineshaft.core.bounds.WRITER_HOLD_S_MAX", 1.0)
+    app = shop(tmp_path)
+    calls: list[int] = []
+
+    @app.task
+    def book(number: int, tx: Transaction) -> int:
+        calls.append(number)
+        tx.session.add(Booking(number=number))
+        time.sleep(0.05)
+        return number
+
+    async with app:
+        runs = await book.submit_many(range(40))
+        async with app.worker():
+            assert await results_of(runs) == list(range(40))
+        assert bookings(app) == list(range(40))
+    assert sorted(calls) == list(range(40)), "each body was executed once"
+
+
 async def test_an_async_transaction_that_waits_for_ever_holds_up_nobody_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,8 +118,8 @@ Limit(1, per="user")  # type: ignore[arg-type]
 
 
 async def calls(order: Order) -> None:
-    called = plain(order)
-    assert_type(called, Coroutine[Any, Any, str])
+    called: Coroutine[Any, Any, str] = plain(order)
+    assert_type(await called, str)
     assert_type(await plain(order), str)
     assert_type(synchronous(order), list[str])
     assert_type(synchronous(order, times=2), list[str])

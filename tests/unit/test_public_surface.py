@@ -19,8 +19,9 @@ NAMES = {
     "App", "AsyncTransaction", "Concurrency", "Context", "Failed", "Limit", "Progress", "Rate", "Retry", "Run",
     "State", "Task", "Transaction",
     "DeclarationError", "InvalidArguments", "InvalidSetting", "KeyReused", "LineshaftError", "NotEncodable",
-    "PayloadTooLarge", "ResultTimeout", "RunCancelled", "RunCrashed", "RunFailed", "RunFailure", "RunNotFound",
-    "RunOutcomeUnknown", "RunTimedOut", "StoreError",
+    "Overloaded", "PayloadTooLarge", "ResultTimeout", "RunCancelled", "RunCrashed", "RunFailed", "RunFailure", "RunNotFound",
+    "RunOutcomeUnknown", "RunTimedOut", "StoreError", "StoreFull", "StoreUnavailable", "TransactionRefused",
+    "TransactionTooLong",
 }  # fmt: skip
 SURFACE = {
     lineshaft.App: {

@@ -89,10 +89,10 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `count` starts in `per_seconds`: in all, or for each tenant.
+    """`count` starts in `per_seconds` in the long run: in all, or for each tenant.
 
     Kept by the generic cell rate algorithm (ITU-T I.371): a burst of `count` after a quiet time, then an
-    even flow.
+    even flow; so a window of `per_seconds` that begins with a burst may see up to twice `count` less one.
     """
 
     count: int

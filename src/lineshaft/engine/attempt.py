@@ -42,6 +42,8 @@ class Attempt:
     deadline_s: float = math.inf
     """When its timeout is over, by the monotonic clock; watched by the worker."""
     timed_out: bool = False
+    submitted: bool = False
+    """Whether its transaction carried submissions."""
     reported: bool = field(default=False)
 
     @property

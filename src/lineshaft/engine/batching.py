@@ -125,6 +125,7 @@ class Batching:
         await lent.off_loop(lent.savepoint)
         tx: Any = AsyncTransaction(lent) if attempts[0].task.is_async else Transaction(lent)
         results = await self._call(attempts, items, {signature.transaction: tx})
+        attempts[0].submitted = tx.submitted
         outcomes, refused = self._outcomes(attempts, results)
         stopped = any(attempt.stop for attempt in attempts)
         if stopped and len(attempts) == 1:

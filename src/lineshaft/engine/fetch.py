@@ -18,6 +18,30 @@ PAUSE_S_MAX = 5.0
 """Longest pause between two tries when the store cannot be reached."""
 
 
+class _Round:
+    """A walk over all lanes, a bounded number of them in each claim, until one gives something.
+
+    Without it a worker would wait while the lanes just visited were shut or not its own, and others were not.
+    """
+
+    def __init__(self) -> None:
+        self.next_due_us: int | None = None
+        self._from_lane: int | None = None
+        self._wrapped = False
+
+    def goes_on(self, after_lane: int, reply: ClaimReply) -> bool:
+        """Whether to claim again at once, after a claim that began behind `after_lane`."""
+        if self._from_lane is None:
+            self._from_lane, self._wrapped, self.next_due_us = after_lane, False, None
+        if reply.next_due_us is not None:
+            self.next_due_us = min(self.next_due_us or reply.next_due_us, reply.next_due_us)
+        self._wrapped = self._wrapped or reply.last_lane <= after_lane
+        is_over = reply.last_lane < 0 or (self._wrapped and reply.last_lane >= self._from_lane)
+        if reply.runs or is_over or not reply.more:
+            self._from_lane = None
+        return reply.more and (bool(reply.runs) or not is_over)
+
+
 class Fetcher:
     """Claims for one worker."""
 
@@ -44,6 +68,7 @@ class Fetcher:
         self._take = take
         self._wake = asyncio.Event()
         self._after_lane = -1
+        self._round = _Round()
         self._turn = 0
         self._next_due_us: int | None = None
         self._alone = False
@@ -101,13 +126,14 @@ class Fetcher:
             idle=idle,
         )
         reply: ClaimReply = await self._store.claim(request)
+        round_goes_on = self._round.goes_on(self._after_lane, reply)
         self._after_lane = reply.last_lane
-        self._next_due_us = reply.next_due_us
+        self._next_due_us = self._round.next_due_us
         self._alone = reply.suspects_wait
         self.backlog = reply.more
         if reply.runs:
             self._take(reply.runs, worker)
-        return reply.more and bool(reply.runs) and self._may_claim()
+        return round_goes_on and self._may_claim()
 
     def _plan(self, lanes: Sequence[OpenLane], free: Mapping[str, int]) -> Sequence[LaneShare]:
         """Called by the store inside its transaction, on whatever thread that has."""

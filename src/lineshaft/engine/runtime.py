@@ -64,17 +64,14 @@ class Runtime:
             return self.insert_now(runs, tx)
         lent = tx.lent if isinstance(tx, AsyncTransaction) else None
         accepted = await self.store.submit_with_async(runs, tx if lent is None else lent)
-        if lent is None:
-            # What is submitted in a lent transaction is announced when its block ends.
-            self._announce_after_commit(tx)
+        self._announce_after_commit(tx)
         return accepted
 
     def insert_now(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         """The same in the caller's thread."""
         lent = tx.lent if isinstance(tx, Transaction) else None
         accepted = self.store.submit_with(runs, tx if lent is None else lent)
-        if lent is None:
-            self._announce_after_commit(tx)
+        self._announce_after_commit(tx)
         return accepted
 
     def announce(self, due_us: int | None = None) -> None:
@@ -84,8 +81,12 @@ class Runtime:
 
     def _announce_after_commit(self, tx: Any) -> None:
         """SQLAlchemy tells us of its commits; those of a raw connection are found by looking."""
+        if isinstance(tx, Transaction | AsyncTransaction):
+            # Who lent it announces it.
+            tx.submitted = True
+            return
         target = getattr(tx, "sync_session", None) or getattr(tx, "sync_connection", None) or tx
-        if not type(target).__module__.startswith("sqlalchemy"):
+        if not any(kind.__module__.startswith("sqlalchemy") for kind in type(target).__mro__):
             return
         from sqlalchemy import event
         from sqlalchemy.orm import Session

@@ -25,6 +25,9 @@ from lineshaft.store.port import Transaction as StoreTransaction
 from lineshaft.store.port import Transactions
 from lineshaft.store.values import Outcome
 
+GROUP_S = 0.2
+"""Seconds after which a group takes in no further body: others wait for the writer."""
+
 
 class Transacting:
     """Executes the transactional runs of one worker, one transaction after another."""
@@ -71,7 +74,7 @@ class Transacting:
             attempt.begun = True
         try:
             async with self._store.transaction(attempts[0].task.timeout_s) as lent:
-                committed, others = await lent.off_loop(self._bodies, lent, attempts)
+                committed, others, left = await lent.off_loop(self._bodies, lent, attempts)
         except Exception as error:
             if len(attempts) == 1:
                 self._settler.put(lost(self._execution, attempts[0], error))
@@ -79,21 +82,29 @@ class Transacting:
             for attempt in attempts:
                 await self._group([attempt])
             return
+        for attempt in reversed(left):
+            attempt.begun = False
+            self._waiting.appendleft(attempt)
         self._settler.committed(committed)
         for outcome in others:
             self._settler.put(outcome)
 
     def _bodies(
         self, lent: StoreTransaction, attempts: Sequence[Attempt]
-    ) -> tuple[list[Outcome], list[Outcome]]:
-        """In a thread: every body in its part, then the commit. What commits, and what is settled apart."""
+    ) -> tuple[list[Outcome], list[Outcome], Sequence[Attempt]]:
+        """In a thread: bodies in parts of their own, then the commit. What commits, what is settled apart, and
+        what there was no more time for.
+        """
         committed: list[Outcome] = []
         others: list[Outcome] = []
-        for attempt in attempts:
-            outcome, kept = self._part(lent, attempt)
+        until_s = self._execution.clock.monotonic_s() + GROUP_S
+        count = 0
+        while count < len(attempts) and (count == 0 or self._execution.clock.monotonic_s() < until_s):
+            outcome, kept = self._part(lent, attempts[count])
             (committed if kept else others).append(outcome)
+            count += 1
         lent.commit()
-        return committed, others
+        return committed, others, attempts[count:]
 
     def _part(self, lent: StoreTransaction, attempt: Attempt) -> tuple[Outcome, bool]:
         """One body in its part; whether its outcome is in the transaction."""
@@ -113,6 +124,7 @@ class Transacting:
             return outcome, False
         finally:
             tx.close()
+        attempt.submitted = tx.submitted
         outcome = execution.returned(attempt, value)
         if outcome.state is not State.SUCCEEDED:
             lent.rollback_savepoint()
@@ -187,6 +199,7 @@ class Transacting:
             return execution.failed(attempt, raised(error))
         finally:
             await tx.close()
+        attempt.submitted = tx.submitted
         return execution.returned(attempt, value)
 
     def _injected(

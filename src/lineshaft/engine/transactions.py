@@ -18,11 +18,13 @@ class Transaction:
     matters, and neither commit nor roll back: returning commits, raising rolls back.
     """
 
-    __slots__ = ("_lent", "_session")
+    __slots__ = ("_lent", "_session", "submitted")
 
     def __init__(self, lent: StoreTransaction) -> None:
         self._lent = lent
         self._session: Any = None
+        self.submitted = False
+        """Whether runs were submitted in it, of which the workers hear when it has committed."""
 
     @property
     def session(self) -> Session:
@@ -52,11 +54,13 @@ class AsyncTransaction:
     `session` is a SQLAlchemy `AsyncSession` on the store's database.
     """
 
-    __slots__ = ("_lent", "_session")
+    __slots__ = ("_lent", "_session", "submitted")
 
     def __init__(self, lent: StoreTransaction) -> None:
         self._lent = lent
         self._session: Any = None
+        self.submitted = False
+        """Whether runs were submitted in it, of which the workers hear when it has committed."""
 
     @property
     def session(self) -> AsyncSession:

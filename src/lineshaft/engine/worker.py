@@ -237,6 +237,7 @@ class Worker:
             attempt = self._in_flight.pop((outcome.run_id, outcome.fence), None)
             if attempt is not None:
                 self._room.add(attempt.place, -1)
+                opened = opened or attempt.submitted
             if outcome.state is State.SCHEDULED:
                 self._fetcher.due_at(outcome.due_us)
             opened = opened or bool(outcome.slots) or outcome.state is State.READY

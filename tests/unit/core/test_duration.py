@@ -75,7 +75,7 @@ def test_negative_ones_are_refused(written: Any) -> None:
 
 def test_a_bound_is_named() -> None:
     assert seconds("1h", "The delay", at_most_s=3_600) == 3_600
-    with pytest.raises(InvalidSetting, match="at most 3600 seconds"):
+    with pytest.raises(InvalidSetting, match=r"at most 3,600 seconds"):
         seconds("1h 1s", "The delay", at_most_s=3_600)
     with pytest.raises(InvalidSetting):
         seconds(math.inf, "The delay", at_most_s=3_600)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lineshaft.core.clock import SystemClock
 from lineshaft.core.errors import (
     LineshaftError,
     NotAStore,
@@ -57,7 +59,7 @@ def open_connection(path: Path) -> OwnConnection:
             # Checkpoints are ours alone, under the write gate: that is what makes versions with the
             # WAL-reset fault safe, and newer ones no slower.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -65536")
             connection.execute("PRAGMA temp_store = MEMORY")
@@ -65,6 +67,24 @@ def open_connection(path: Path) -> OwnConnection:
             connection.close()
             raise
     return connection
+
+
+def _write_ahead(connection: OwnConnection) -> None:
+    """Have the file use a write-ahead log, from now on and for everybody.
+
+    While several processes do this to a new file, SQLite answers that it is locked without waiting.
+    """
+    clock = SystemClock()
+    deadline_s = clock.monotonic_s() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or clock.monotonic_s() >= deadline_s:
+                raise
+        else:
+            return
+        threading.Event().wait(0.01)
 
 
 @contextmanager

@@ -127,8 +127,9 @@ class Registry:
         returned, suspects = 0, 0
         failed: list[str] = []
         unknown: list[str] = []
-        dead = [row[0] for row in connection.execute(_WORKERS).fetchall() if not self.is_live(*row)]
-        for worker in dead:
+        found = connection.execute(_WORKERS).fetchall()
+        dead = {row[0]: row[1] for row in found if not self.is_live(*row)}
+        for worker, boot_id in dead.items():
             held = fetch(connection, _HELD, (worker,))
             started = [row[0] for row in held if row[3] is not None]
             cancelled = [row[0] for row in held if row[3] is None and row[2]]
@@ -136,7 +137,8 @@ class Registry:
             _end(connection, started, State.OUTCOME_UNKNOWN, now_us, None)
             _end(connection, cancelled, State.CANCELLED, now_us, None)
             unknown += started
-            if len(held) == 1 and rest:
+            # When the whole machine went down, nothing that ran on it is to blame.
+            if len(held) == 1 and rest and boot_id == self.clock.boot_id():
                 if _charge(connection, rest[0], worker, now_us):
                     failed.append(rest[0][0])
             elif rest:
