@@ -49,6 +49,10 @@ TRANSACTION_GROUP_MAX: Final = 64
 """Synchronous transactional runs that share one commit."""
 CRASHES_MAX: Final = 3
 """Times that a run may kill a worker that ran it alone before it is failed."""
+SUSPECTS_PATIENCE_S: Final = 10.0
+"""Seconds that a worker claims nothing else, waiting to be idle, before it takes suspects beside its work."""
+SUSPECTS_ALONE_S_MAX: Final = 60.0
+"""Seconds for which suspects execute with nothing beside them; a run that kills later is not proven guilty."""
 TIMEOUT_S_DEFAULT: Final = 3_600.0
 """Seconds an attempt may take where its task says nothing."""
 DELAY_S_MAX: Final = 10 * 365 * 86_400.0

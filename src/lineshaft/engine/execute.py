@@ -8,6 +8,7 @@ the settler writes it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -154,14 +155,21 @@ class Execution:
 
     async def in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Call in a thread. If it is given up before it returns, the thread stays busy and is counted so."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, measured, attempt, call)
+        loop = asyncio.get_running_loop()
+
+        def occupy() -> Any:
+            try:
+                return measured(attempt, call)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is gone, and so is who counts
+                    loop.call_soon_threadsafe(self._thread_busy, -1)
+
         self._thread_busy(+1)
-        future.add_done_callback(lambda _: self._thread_busy(-1))
+        future = loop.run_in_executor(self._threads, occupy)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             future.add_done_callback(_retrieve)
-            future.cancel()
             raise
 
     async def _in_process(self, attempt: Attempt) -> Outcome:
@@ -195,6 +203,11 @@ class Execution:
     def _failed_in_process(self, attempt: Attempt, failure: Any) -> Outcome:
         if failure.cause == "timeout":
             return self.timed_out(attempt)
+        if attempt.task.at_most_once and failure.cause in ("died", "memory"):
+            return self.outcome(attempt, State.OUTCOME_UNKNOWN)
+        if _RESULT_REFUSED in failure.mro[:1]:
+            refused = Failure(FailureClass.RESULT, _RESULT_REFUSED, failure.message, failure.traceback)
+            return self.outcome(attempt, State.FAILED, failure=refused)
         if _REFUSED in failure.mro:
             refused = Failure(FailureClass.RESULT, _REFUSED, failure.message, failure.traceback)
             return self.outcome(attempt, State.PARKED, failure=refused, charged=False)
@@ -306,6 +319,7 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+_RESULT_REFUSED = "lineshaft.core.errors.NotEncodable"
 _REFUSED = "lineshaft.engine.task.ArgumentsRefused"
 _TIMEOUT = frozenset(
     {"builtins.TimeoutError", "builtins.OSError", "builtins.Exception", "builtins.BaseException"}

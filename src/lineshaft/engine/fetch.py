@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
 from lineshaft.engine.fairness import share_out
@@ -55,9 +56,11 @@ class Fetcher:
         free: Callable[[], Mapping[str, int]],
         place_of: Callable[[Lane], str | None],
         idle: Callable[[], bool],
+        may_claim: Callable[[], bool],
         take: Callable[[Sequence[Claimed], int], None],
     ) -> None:
         """`free` says how many more runs each place can take, `take` accepts what was claimed."""
+        self._is_open = may_claim
         self._store = store
         self._clock = clock
         self._registry = registry
@@ -71,7 +74,10 @@ class Fetcher:
         self._round = _Round()
         self._turn = 0
         self._next_due_us: int | None = None
-        self._alone = False
+        self._waiting_since_s: float | None = None
+        """Since when suspects wait for this worker to be idle."""
+        self._alone_until_s: float | None = None
+        """Until when nothing is claimed beside the suspects that execute."""
         self.backlog = False
         """Whether the last claim left ready runs behind, for want of room."""
         self.failing_since_s: float | None = None
@@ -108,32 +114,54 @@ class Fetcher:
             await self._wait()
 
     def _may_claim(self) -> bool:
-        if self._alone:
-            # Suspects execute with nothing beside them; nothing is claimed until they are done.
-            return self._idle()
-        return any(free > 0 for free in self._free().values())
+        if self._alone_until_s is not None:
+            # Suspects execute with nothing beside them, so that a death can be laid at their door.
+            if not self._idle() and self._clock.monotonic_s() < self._alone_until_s:
+                return False
+            self._alone_until_s = None
+        return self._is_open() and any(free > 0 for free in self._free().values())
 
     async def _claim(self, worker: int) -> bool:
         """Claim once; whether to claim again at once."""
         self._turn += 1
         idle = self._idle()
         free = self._free()
+        now_s = self._clock.monotonic_s()
+        waited_s = 0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s
         request = ClaimRequest(
             worker=worker,
             now_us=self._clock.now_us(),
             plan=lambda lanes: self._plan(lanes, free),
             after_lane=self._after_lane,
-            idle=idle,
+            # A worker that is never idle takes them beside its work in the end: they are more likely innocent.
+            idle=idle or waited_s > bounds.SUSPECTS_PATIENCE_S,
         )
         reply: ClaimReply = await self._store.claim(request)
         round_goes_on = self._round.goes_on(self._after_lane, reply)
         self._after_lane = reply.last_lane
         self._next_due_us = self._round.next_due_us
-        self._alone = reply.suspects_wait
+        self._attend_suspects(reply, idle, now_s)
         self.backlog = reply.more
         if reply.runs:
             self._take(reply.runs, worker)
         return round_goes_on and self._may_claim()
+
+    def _attend_suspects(self, reply: ClaimReply, idle: bool, now_s: float) -> None:
+        if not reply.suspects_wait:
+            self._waiting_since_s = None
+        elif reply.runs:
+            self._waiting_since_s = None
+            if idle:
+                self._alone_until_s = now_s + bounds.SUSPECTS_ALONE_S_MAX
+                self._look_again_in(bounds.SUSPECTS_ALONE_S_MAX)
+        else:
+            if self._waiting_since_s is None:
+                self._waiting_since_s = now_s
+            self._look_again_in(1.0)
+
+    def _look_again_in(self, pause_s: float) -> None:
+        look_us = self._clock.now_us() + int(pause_s * 1_000_000)
+        self._next_due_us = min(self._next_due_us or look_us, look_us)
 
     def _plan(self, lanes: Sequence[OpenLane], free: Mapping[str, int]) -> Sequence[LaneShare]:
         """Called by the store inside its transaction, on whatever thread that has."""

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 
 from lineshaft.core.clock import Clock
-from lineshaft.core.errors import LineshaftError
 from lineshaft.store.port import Leases
 
 _log = logging.getLogger("lineshaft")
@@ -41,8 +40,9 @@ class Heart:
         """Beat for this incarnation, whose lease has just been given."""
         self._worker = worker
         self._extended_s = self._clock.monotonic_s()
-        if self._thread is None:
+        if self._timer is None:
             self._tick()
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._beat, name="lineshaft-heart", daemon=True)
             self._thread.start()
 
@@ -77,7 +77,8 @@ class Heart:
             worker, began_s = self._worker, self._clock.monotonic_s()
             try:
                 held = self._store.beat(worker, int(self._lease_s * 1_000_000))
-            except LineshaftError as error:
+            except Exception as error:
+                # Whatever it is, the next beat may get through, and without beats all leases are lost.
                 _log.warning("The heartbeat did not reach the store: %s", error)
                 continue
             if held:

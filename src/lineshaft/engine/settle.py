@@ -7,6 +7,7 @@ tried again: an attempt that is done is not done again for that.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -57,10 +58,18 @@ class Settler:
         if outcomes:
             self._settled(outcomes, [True] * len(outcomes))
 
-    async def finish(self) -> None:
-        """Wait until everything gathered is written; what comes later is too late."""
-        await self._background.wait()
-        self._finished = True
+    async def finish(self, at_most_s: float) -> None:
+        """Wait until everything gathered is written; what is not by then, or comes later, is too late."""
+        try:
+            async with asyncio.timeout(at_most_s):
+                await self._background.wait()
+        except TimeoutError:
+            _log.error(
+                "%d outcomes could not be written: others execute their runs again.", len(self._gathered)
+            )
+        finally:
+            self._finished = True
+            await self._background.cancel()
 
     async def _write(self) -> None:
         try:
@@ -71,46 +80,47 @@ class Settler:
             self._writing = False
 
     async def _settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes, however long that takes: a run that is done stays ours until the store knows it."""
         pause_s = 0.05
+        refusals = 0
         while True:
             try:
                 kept = await self._store.settle(outcomes)
-            except LineshaftError as error:
-                if not error.retryable:
-                    await self._settle_halves(outcomes, error)
-                    return
-                _log.warning("%d outcomes wait for the store: %s", len(outcomes), error)
             except Exception as error:
-                await self._settle_halves(outcomes, error)
-                return
+                _log.warning("%d outcomes wait for the store: %s", len(outcomes), error)
+                if not (isinstance(error, LineshaftError) and error.retryable):
+                    refusals += 1
+                    if len(outcomes) > 1:
+                        await self._settle_halves(outcomes)
+                        return
+                    if refusals > 1 and await self._settle_as_failed(outcomes[0], error):
+                        return
             else:
                 self._settled(outcomes, kept)
                 return
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_S_MAX)
 
-    async def _settle_halves(self, outcomes: Sequence[Outcome], error: Exception) -> None:
-        """One outcome is refused for what it holds: find it, so that the others are written."""
-        if len(outcomes) == 1:
-            await self._settle_as_failed(outcomes[0], error)
-            return
+    async def _settle_halves(self, outcomes: Sequence[Outcome]) -> None:
+        """Perhaps one outcome is refused for what it holds: find it, so that the others are written."""
         middle = len(outcomes) // 2
         await self._settle(outcomes[:middle])
         await self._settle(outcomes[middle:])
 
-    async def _settle_as_failed(self, outcome: Outcome, error: Exception) -> None:
-        _log.error("The outcome of run %s cannot be written.", outcome.run_id, exc_info=error)
+    async def _settle_as_failed(self, outcome: Outcome, error: Exception) -> bool:
+        """Write a plain failure where the outcome itself is refused again and again; whether that was taken."""
         failure = Failure(
             FailureClass.RESULT, class_name(type(error)), "The store refused what the attempt ended with."
         )
         plain = replace(outcome, state=State.FAILED, result=None, failure=failure)
         try:
             kept = await self._store.settle([plain])
-        except LineshaftError as second:
-            # The run stays under our lease; when that ends, others take it. Nothing is lost.
-            _log.error("Nor can its failure: %s", second)
-            kept = [False]
+        except Exception as second:
+            _log.warning("Nor can the store take its failure: %s", second)
+            return False
+        _log.error("The outcome of run %s cannot be written.", outcome.run_id, exc_info=error)
         self._settled([plain], kept)
+        return True
 
 
 def endings(outcomes: Sequence[Outcome], kept: Sequence[bool]) -> list[tuple[str, Ending]]:

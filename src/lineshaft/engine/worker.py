@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import pydantic_core
 
@@ -35,6 +36,8 @@ from lineshaft.store.values import Claimed, Lane, News, NewWorker, Outcome
 
 _log = logging.getLogger("lineshaft")
 
+SETTLE_S_MAX = 10.0
+"""Seconds that a stopping worker waits for a store that cannot write; others take over after its lease."""
 DEADLINE_LOOK_S = 0.05
 """How often timeouts are looked at; they are late by this much at most."""
 
@@ -79,7 +82,6 @@ class Worker:
         self._pool: PoolOfProcesses | None = None
         self._in_flight: dict[tuple[str, int], Attempt] = {}  # by run and fence: an old attempt may linger
         self._progress: dict[str, Progress] = {}
-        self._places: dict[Lane, str | None] = {}
         self._background = Background()
         self._cancels = asyncio.Event()
         self._draining = False
@@ -115,6 +117,7 @@ class Worker:
             free=self._room.free,
             place_of=self._place_of,
             idle=self._is_idle,
+            may_claim=lambda: not self._renewing,
             take=self._take,
         )
         self._upkeep = Upkeep(store, clock, history_retention_s, lease_s, self._fetcher.wake)
@@ -141,6 +144,22 @@ class Worker:
         if self._draining:
             return
         self._draining = True
+        try:
+            await self._drain()
+        finally:
+            # However the drain ends: without a heartbeat and a registration nothing is held by this process.
+            self._heart.stop()
+            self._threads.shutdown()
+            # What a thread still executes, and cannot be told to leave, goes back to the queue here.
+            await asyncio.shield(self._background.spawn(self._leave(), "lineshaft-leave"))
+
+    async def _leave(self) -> None:
+        try:
+            await self._store.unregister(self.id)
+        except LineshaftError as error:
+            _log.warning("Worker %d leaves when its lease ends, since the store says: %s", self.id, error)
+
+    async def _drain(self) -> None:
         self._unsubscribe()
         await self._background.cancel()
         for attempt in list(self._in_flight.values()):
@@ -153,11 +172,7 @@ class Worker:
         if self._pool is not None:
             await self._pool.close(0.0 if self._in_flight else 1.0)
         await self._until_idle(bounds.WRITER_HOLD_S_MAX)
-        await self._settler.finish()
-        self._heart.stop()
-        # What a thread still executes, and cannot be told to leave, goes back to the queue here.
-        await self._store.unregister(self.id)
-        self._threads.shutdown()
+        await self._settler.finish(SETTLE_S_MAX)
 
     def hurry(self) -> None:
         """Give up the grace of a stop under way: attempts go back to the queue now."""
@@ -165,17 +180,20 @@ class Worker:
 
     def wake(self, news: News) -> None:
         """Something was committed in this process. Safe to call from any thread."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._on_news, news)
+        self._soon(self._on_news, news)
 
     def submitted(self, due_us: int | None) -> None:
         """Runs were submitted in this process, due by then. Safe to call from any thread."""
-        if self._loop is None or self._loop.is_closed():
-            return
         if due_us is not None and due_us > self._clock.now_us():
-            self._loop.call_soon_threadsafe(self._fetcher.due_at, due_us)
+            self._soon(self._fetcher.due_at, due_us)
         else:
-            self._loop.call_soon_threadsafe(self._fetcher.wake)
+            self._soon(self._fetcher.wake)
+
+    def _soon(self, call: Callable[..., None], *args: Any) -> None:
+        """Call on the worker's loop, if that still runs."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, *args)
 
     @property
     def in_flight(self) -> int:
@@ -207,15 +225,13 @@ class Worker:
         return all(attempt.worker != self.id for attempt in self._in_flight.values())
 
     def _place_of(self, lane: Lane) -> str | None:
-        place = self._places.get(lane, "")
-        if place == "":
-            task = self._registry.find(lane)
-            place = None if task is None else place_of(task)
-            self._places[lane] = place
-        return place
+        task = self._registry.find(lane)
+        return None if task is None else place_of(task)
 
     def _take(self, runs: Sequence[Claimed], worker: int) -> None:
-        """Begin what was claimed."""
+        """Begin what was claimed; for an incarnation that is over it goes back when that is unregistered."""
+        if worker != self.id or self._renewing:
+            return
         for run in runs:
             task = self._registry.find(run.lane)
             assert task is not None  # the plan gives nothing of unknown lanes
@@ -269,12 +285,16 @@ class Worker:
         self._background.spawn(self._renew(), "lineshaft-renew")
 
     async def _renew(self) -> None:
+        old = self.id
         try:
             await self._until_idle(bounds.WRITER_HOLD_S_MAX)
             while True:
                 try:
-                    old = self.id
-                    await self._register()
+                    if self.id == old:
+                        await self._register()
+                    for attempt in list(self._in_flight.values()):
+                        if attempt.worker == old:
+                            attempt.interrupt(Stop.LEASE_LOST)
                     await self._store.unregister(old)
                     break
                 except LineshaftError as error:
