@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -37,6 +37,8 @@ class Attempt:
     cpu_ns: int = 0
     stop: Stop | None = None
     running: asyncio.Task[Any] | None = None
+    together: Sequence[Attempt] = ()
+    """The attempts of its batch, itself among them; `running` is one task for all of them."""
     begun: bool = False
     """Whether user code may have started; what has not is handed back at once."""
     deadline_s: float = math.inf
@@ -72,7 +74,8 @@ class Attempt:
     def _cancel(self) -> None:
         # A coroutine that is cancelled before its first step never takes one: it would put down no outcome.
         # One that has not started looks at `stop` by itself.
-        if self.running is not None and self.started_us:
+        # One for all of a batch goes on until all of them are stopped.
+        if self.running is not None and self.started_us and all(other.stopped for other in self.together):
             self.running.cancel()
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 from lineshaft.core import bounds
 from lineshaft.core.errors import InvalidArguments, NotEncodable, TransactionTooLong
 from lineshaft.core.states import FailureClass
-from lineshaft.engine.attempt import Attempt, measured, metered
+from lineshaft.engine.attempt import Attempt, Stop, measured, metered
 from lineshaft.engine.batches import Failed
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.execute import Execution
@@ -61,7 +61,18 @@ class Batching:
             timer.cancel()
         attempts = self._gathered.pop(task, [])
         if attempts:
-            self._execution.background.spawn(self._execute(attempts), f"batch of {task.name}")
+            running = self._execution.background.spawn(self._batch(attempts), f"batch of {task.name}")
+            for attempt in attempts:
+                attempt.together, attempt.running = attempts, running
+
+    async def _batch(self, attempts: list[Attempt]) -> None:
+        try:
+            await self._execute(attempts)
+        except asyncio.CancelledError:
+            # All of them were stopped. Of those that had an outcome already, this one comes too late.
+            for attempt in attempts:
+                attempt.stop = attempt.stop or Stop.DRAINED
+                self._settler.put(self._execution.stopped(attempt))
 
     async def _execute(self, attempts: list[Attempt]) -> None:
         """Execute a batch, without those that were stopped or that the present code refuses."""
@@ -159,8 +170,11 @@ class Batching:
                 raise too_long() from error
             kind = FailureClass.TIMEOUT if limit.expired() else FailureClass.ERROR
             raise _Raised(raised(error, kind)) from error
+        except asyncio.CancelledError as error:
+            if all(attempt.stop for attempt in attempts):
+                raise
+            raise _Raised(raised(error)) from error
         except BaseException as error:
-            # Nobody of ours cancels a batch: a CancelledError is the function's own.
             raise _Raised(raised(error)) from error
         share_ns = meter.cpu_ns // len(attempts)
         for attempt in attempts:

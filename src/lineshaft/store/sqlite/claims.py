@@ -95,8 +95,7 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
             return reply
         suspects = connection.execute(_NEXT_GROUP, (suspects,)).fetchone()[0]
     open_lanes = [OpenLane(Lane(*names), head) for _, head, *names in look["lanes"]]
-    shares = request.plan(open_lanes)
-    gates = Gates(connection, shares, request.worker, request.now_us)
+    shares, gates, opens_us = _passable(connection, request, open_lanes)
     lanes = {share.lane.id: share.lane for share in shares}
     rows: list[list[Any]] = []
     more = False
@@ -110,7 +109,9 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
     # A share that ends at some place in its lane leaves what comes after it.
     more = more or (bool(rows) and (gates.left_over or any(_is_bounded(share) for share in shares)))
     visited_all = len(open_lanes) < bounds.LANES_VISITED_MAX
-    waits = [us for us in (look["due"], gates.next_open_us) if us is not None and us > request.now_us]
+    waits = [
+        us for us in (look["due"], gates.next_open_us, *opens_us) if us is not None and us > request.now_us
+    ]
     return ClaimReply(
         runs=_hold(connection, request, rows, lanes),
         last_lane=-1 if visited_all else look["lanes"][-1][0],
@@ -118,6 +119,26 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
         next_due_us=min(waits, default=None),
         suspects_wait=False,
     )
+
+
+def _passable(
+    connection: sqlite3.Connection, request: ClaimRequest, lanes: Sequence[OpenLane]
+) -> tuple[Sequence[LaneShare], Gates, list[int]]:
+    """Share out between the lanes whose gates are open, and when gates that are shut open again.
+
+    What a shut lane would get goes to the others: it is planned anew without it.
+    """
+    opens_us: list[int] = []
+    while True:
+        shares = request.plan(lanes)
+        gates = Gates(connection, shares, request.worker, request.now_us)
+        shut = gates.shut()
+        if not shut:
+            return shares, gates, opens_us
+        gates.pay({})
+        if gates.next_open_us is not None:
+            opens_us.append(gates.next_open_us)
+        lanes = [lane for lane in lanes if lane.lane not in shut]
 
 
 def _look(connection: sqlite3.Connection, after_lane: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lineshaft.store.sqlite.packing import fetch, pack
-from lineshaft.store.values import LaneShare, Pace, Slots
+from lineshaft.store.values import Lane, LaneShare, Pace, Slots
 
 _HELD = """
 SELECT json_group_array(json_array(key, held)) FROM (
@@ -83,6 +83,12 @@ class Gates:
             if rows < share.rows_max:
                 self._cut.append(share)
         return groups
+
+    def shut(self) -> set[Lane]:
+        """Lanes that give nothing now."""
+        return {
+            share.lane for share in self._shares if any(self._room[gate.key] <= 0 for gate in share.gates)
+        }
 
     def pay(self, taken_by_lane: dict[int, int]) -> None:
         """Lease the slots and push the arrivals for what was really taken."""
