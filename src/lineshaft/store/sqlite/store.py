@@ -91,6 +91,7 @@ class SqliteStore:
         self._reading = threading.local()
         self._read_connections: list[OwnConnection] = []
         self._sessions: Sessions | None = None
+        self._engine: Engine | None = None
         self._closed = False
         self._listening = Listening(self._files)
         self._writer = Writer(self._files, self._listening.committed, threaded=threaded)
@@ -272,8 +273,10 @@ class SqliteStore:
         return self._files.connect()
 
     def engine(self) -> Engine:
-        """A SQLAlchemy engine whose connections are such."""
-        return self._sqlalchemy().engine(self.connect)
+        """A SQLAlchemy engine whose connections are such: one for all who ask, closed with the store."""
+        if self._engine is None:
+            self._engine = self._sqlalchemy().engine(self.connect)
+        return self._engine
 
     def _sqlalchemy(self) -> Sessions:
         if self._sessions is None:
@@ -302,6 +305,8 @@ class SqliteStore:
         self._writer.close()
         if self._lending is not None:
             self._lending.shutdown(wait=False)
+        if self._engine is not None:
+            self._engine.dispose()
         if self._sessions is not None:
             self._sessions.close()
         if self._readers is not None:
