@@ -116,7 +116,9 @@ class Fetcher:
     def _may_claim(self) -> bool:
         if self._alone_until_s is not None:
             # Suspects execute with nothing beside them, so that a death can be laid at their door.
-            if not self._idle() and self._clock.monotonic_s() < self._alone_until_s:
+            left_s = self._alone_until_s - self._clock.monotonic_s()
+            if not self._idle() and left_s > 0:
+                self._look_again_in(left_s)
                 return False
             self._alone_until_s = None
         return self._is_open() and any(free > 0 for free in self._free().values())
@@ -141,7 +143,8 @@ class Fetcher:
         self._after_lane = reply.last_lane
         self._next_due_us = self._round.next_due_us
         self._attend_suspects(reply, idle, now_s)
-        self.backlog = reply.more
+        # What a place that is full would have got is left behind, though nobody looked.
+        self.backlog = reply.more or any(room <= 0 for room in free.values())
         if reply.runs:
             self._take(reply.runs, worker)
         return round_goes_on and self._may_claim()

@@ -23,6 +23,8 @@ from lineshaft.store.values import Failure, Outcome
 
 _log = logging.getLogger("lineshaft")
 PAUSE_S_MAX = 5.0
+REFUSALS_MAX = 5
+"""Times that one outcome alone is refused, over some seconds, before it is taken for unwritable."""
 
 
 class Settler:
@@ -64,9 +66,7 @@ class Settler:
             async with asyncio.timeout(at_most_s):
                 await self._background.wait()
         except TimeoutError:
-            _log.error(
-                "%d outcomes could not be written: others execute their runs again.", len(self._gathered)
-            )
+            _log.error("Outcomes could not be written: others execute their runs again.")
         finally:
             self._finished = True
             await self._background.cancel()
@@ -93,7 +93,7 @@ class Settler:
                     if len(outcomes) > 1:
                         await self._settle_halves(outcomes)
                         return
-                    if refusals > 1 and await self._settle_as_failed(outcomes[0], error):
+                    if refusals > REFUSALS_MAX and await self._settle_as_failed(outcomes[0], error):
                         return
             else:
                 self._settled(outcomes, kept)

@@ -105,7 +105,7 @@ class Worker:
             threads=self._threads,
             processes=self._processes,
             report=self._report,
-            thread_busy=self._room.thread_busy,
+            thread_busy=self._thread_busy,
         )
         self._transacting = Transacting(store, self._execution, self._settler)
         self._batching = Batching(store, self._execution, self._settler)
@@ -149,11 +149,17 @@ class Worker:
         finally:
             # However the drain ends: without a heartbeat and a registration nothing is held by this process.
             self._heart.stop()
-            self._threads.shutdown()
             # What a thread still executes, and cannot be told to leave, goes back to the queue here.
             await asyncio.shield(self._background.spawn(self._leave(), "lineshaft-leave"))
+            self._threads.shutdown()
 
     async def _leave(self) -> None:
+        """Stop what a cancelled drain has left, and hand everything back."""
+        for attempt in list(self._in_flight.values()):
+            attempt.interrupt(Stop.DRAINED)
+        if self._pool is not None:
+            await self._pool.close(0.0)
+        await self._settler.finish(SETTLE_S_MAX if self._in_flight else 0.0)
         try:
             await self._store.unregister(self.id)
         except LineshaftError as error:
@@ -264,6 +270,12 @@ class Worker:
         if ended or not all(kept):
             self._told(ended, all(kept))
         if opened or not self._in_flight or (self._fetcher.backlog and self._room.is_roomy()):
+            self._fetcher.wake()
+
+    def _thread_busy(self, change: int) -> None:
+        self._room.thread_busy(change)
+        if change < 0 and self._fetcher.backlog:
+            # It may have outlasted its attempt, whose settlement made no room.
             self._fetcher.wake()
 
     async def _processes(self) -> PoolOfProcesses:
