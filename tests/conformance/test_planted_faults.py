@@ -87,8 +87,8 @@ FAULTS = {
     ),
     "keys last for ever": Fault(
         settlement,
-        "SET expires_us = ?2 + retention_us",
-        "SET expires_us = ?2 * 2",
+        "SET expires_us = retention_us + (",
+        "SET expires_us = retention_us + 2 * (",
         conformance.Submissions,
         "test_retention_counts_from_the_finish",
     ),

@@ -11,6 +11,8 @@ from typing import ClassVar
 import pytest
 
 from lineshaft.core.clock import Clock
+from lineshaft.store.port import Store
+from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.backups import restore
 from lineshaft.store.sqlite.loan import PART
 from lineshaft.store.sqlite.store import SqliteStore
@@ -30,6 +32,11 @@ class Threaded:
 
     async def open_store(self, tmp_path: Path, clock: Clock) -> SqliteStore:
         return SqliteStore(tmp_path / "store.db", clock)
+
+    def end_process(self, store: Store, worker: int) -> None:
+        assert isinstance(store, SqliteStore)
+        # The kernel lets go of a worker's lock with its process.
+        Alive(store.path).drop(worker)
 
     def restore(self, backup: Path, tmp_path: Path) -> None:
         tmp_path.mkdir()

@@ -127,7 +127,11 @@ HAND.id = 1
 
 
 class Nobody(Alive):
-    """Of no process is known that it lives or that it is dead."""
+    """Nobody is in any process, or everybody was."""
+
+    def __init__(self, *, dead: bool) -> None:
+        super().__init__(Path("nobody"))
+        self._dead = dead
 
     def take(self, worker: int) -> bool:
         return True
@@ -136,14 +140,14 @@ class Nobody(Alive):
         pass
 
     def is_dead(self, worker: int) -> bool:
-        return False
+        return self._dead
 
 
 def registry(*, dead: bool = False) -> leases.Registry:
     clock = VirtualClock()
     if dead:
         clock.advance(3_600)
-    return leases.Registry(clock, Nobody(Path("nobody")))
+    return leases.Registry(clock, Nobody(dead=dead))
 
 
 def register(connection: sqlite3.Connection) -> list[int]:
@@ -221,6 +225,8 @@ def left(connection: sqlite3.Connection) -> None:
 def parked(connection: sqlite3.Connection) -> None:
     submissions.submit(connection, [WORLD.new(a_lane("part"))])
     assert leases.park(connection, [0]) == [1]
+    [refused, *_] = outcomes(connection, State.PARKED)
+    settlement.settle(connection, [refused])
     registry().register(connection, [NewWorker("w", 1, 0, (), (("part", "1"),), 1)])
 
 

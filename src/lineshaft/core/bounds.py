@@ -24,6 +24,8 @@ FLUSH_ROWS_MAX: Final = 5_000
 """Rows that one group commit carries; what is over goes into the next."""
 WRITER_BACKLOG_ROWS_MAX: Final = 100_000
 """Rows waiting for the writer in one process; beyond it submitters wait."""
+WRITER_BACKLOG_BYTES_MAX: Final = 64 * 1_048_576
+"""Bytes of arguments and results waiting for the writer in one process; beyond it submitters wait."""
 WRITER_HOLD_S_MAX: Final = 4.0
 """Seconds that a user's transaction may hold the writer (under a third of the lease)."""
 
@@ -39,6 +41,10 @@ CONCURRENCY_THREAD: Final = 32
 """Attempts in threads at once in one worker."""
 CLAIM_ROWS_MAX: Final = 1_000
 """Runs taken by one claim."""
+CLAIM_BYTES_MAX: Final = 16 * 1_048_576
+"""Bytes of arguments taken by one claim, or of payloads written by one statement."""
+LENDING_THREADS_MAX: Final = 64
+"""Bodies of transactions in threads at once, those that overstayed and do not return among them."""
 LANES_VISITED_MAX: Final = 256
 """Lanes looked at by one claim; the next claim goes on where it stopped."""
 BATCH_MAX: Final = 10_000

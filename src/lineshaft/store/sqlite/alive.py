@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 # POSIX locks belong to the process and go when any descriptor of the file is closed, so a process keeps one
-# descriptor a file, for good.
+# descriptor a file, for good (that of a file which was deleted too: workers on it may be about to end).
 _descriptors: dict[str, int] = {}
 _own: set[tuple[str, int]] = set()
 _lock = threading.Lock()
@@ -58,7 +58,25 @@ class Alive:
 
     def _descriptor(self) -> int:
         found = _descriptors.get(self._name)
-        if found is None:
+        if found is None or not _is_still(found, self._name):
             found = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             _descriptors[self._name] = found
+            self._take_again(found)
         return found
+
+    def _take_again(self, descriptor: int) -> None:
+        """Show on a file that was made anew which workers of this process live."""
+        for name, worker in [each for each in _own if each[0] == self._name]:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, worker)
+            except OSError:
+                # A worker of another process has this number in the store that was made anew.
+                _own.discard((name, worker))
+
+
+def _is_still(descriptor: int, name: str) -> bool:
+    """Whether the file under this name is the one that was opened, not one made since."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(name))
+    except FileNotFoundError:
+        return False

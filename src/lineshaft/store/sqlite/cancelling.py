@@ -40,6 +40,6 @@ def _cancel(connection: sqlite3.Connection, run_id: str, now_us: int) -> State:
         connection.execute(_REQUEST, (run_id,))
     elif state in (State.SCHEDULED, State.READY, State.WAITING, State.PAUSED, State.PARKED):
         connection.execute(_TO_HISTORY, (pack([run_id]), now_us))
-        finish_runs(connection, [run_id], now_us)
+        finish_runs(connection, [run_id])
         return State.CANCELLED
     return state

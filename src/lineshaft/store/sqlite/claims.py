@@ -8,7 +8,7 @@ from typing import Any
 
 from lineshaft.core import bounds
 from lineshaft.store.sqlite.gates import Gates
-from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.sqlite.packing import PAYLOADS_AT_ONCE, fetch, pack
 from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, LaneShare, OpenLane
 
 # A loose index scan: one probe a lane that has ready runs, however many there are in it.
@@ -105,6 +105,8 @@ def _claim(connection: sqlite3.Connection, request: ClaimRequest) -> ClaimReply:
         )
         more = more or len(taken) >= rows_max
         rows += taken
+    found, rows = len(rows), _within_bytes(connection, rows)
+    more = more or len(rows) < found
     gates.pay(_count_by_lane(rows))
     # A share that ends at some place in its lane leaves what comes after it.
     more = more or (bool(rows) and (gates.left_over or any(_is_bounded(share) for share in shares)))
@@ -179,6 +181,7 @@ def _claim_suspects(
         return None
     if not request.idle:
         return ClaimReply((), request.after_lane, False, None, suspects_wait=True)
+    taken = _within_bytes(connection, taken)
     gates.pay(_count_by_lane(taken))
     runs = _hold(connection, request, taken, lanes)
     return ClaimReply(runs, request.after_lane, False, gates.next_open_us, suspects_wait=True)
@@ -190,8 +193,6 @@ def _hold(
     if not rows:
         return ()
     connection.execute(_HOLD, (request.worker, pack([row[0] for row in rows]), request.now_us))
-    large = [row[0] for row in rows if row[5] is None]
-    payloads = dict(fetch(connection, _PAYLOADS, (pack(large),))) if large else {}
     rows.sort(key=lambda row: row[10])
     return [
         Claimed(
@@ -200,7 +201,7 @@ def _hold(
             fence=row[2],
             attempts=row[3],
             crashes=row[4],
-            args=(payloads[row[0]] if row[5] is None else row[5]).encode(),
+            args=row[5].encode(),
             due_us=row[6],
             first_id=row[7],
             key=row[8],
@@ -209,6 +210,36 @@ def _hold(
         )
         for row in rows
     ]
+
+
+def _within_bytes(connection: sqlite3.Connection, rows: list[list[Any]]) -> list[list[Any]]:
+    """Runs with their large arguments, as many as a bound of bytes has room for, and one at least.
+
+    In turn from each lane, so that none with large arguments keeps out the others.
+    """
+    if len(rows) * bounds.INLINE_BYTES_MAX <= bounds.CLAIM_BYTES_MAX and all(
+        row[5] is not None for row in rows
+    ):
+        return rows
+    turns: dict[int, int] = {}
+    order = []
+    for row in sorted(rows, key=lambda row: row[10]):
+        turns[row[1]] = turns.get(row[1], 0) + 1
+        order.append((turns[row[1]], row))
+    order.sort(key=lambda each: each[0])
+    kept: list[list[Any]] = []
+    room = bounds.CLAIM_BYTES_MAX
+    for start in range(0, len(order), PAYLOADS_AT_ONCE):
+        part = [row for _, row in order[start : start + PAYLOADS_AT_ONCE]]
+        large = [row[0] for row in part if row[5] is None]
+        payloads = dict(fetch(connection, _PAYLOADS, (pack(large),))) if large else {}
+        for row in part:
+            row[5] = payloads.get(row[0], row[5])
+            room -= len(row[5])
+            if room < 0 and kept:
+                return kept
+            kept.append(row)
+    return kept
 
 
 def _count_by_lane(rows: list[list[Any]]) -> dict[int, int]:

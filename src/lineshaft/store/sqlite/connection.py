@@ -15,7 +15,6 @@ from pathlib import Path
 
 from lineshaft.core.clock import SystemClock
 from lineshaft.core.errors import (
-    LineshaftError,
     NotAStore,
     StoreError,
     StoreFull,
@@ -96,9 +95,15 @@ def translated(path: Path) -> Iterator[None]:
         raise translate(error, path) from error
 
 
-def translate(error: sqlite3.Error, path: Path) -> LineshaftError:
+_PASSING = ("SQLITE_PROTOCOL", "SQLITE_NOMEM", "SQLITE_LOCKED", "SQLITE_SCHEMA", "SQLITE_INTERRUPT")
+"""Results of what is going on elsewhere: the same statement may succeed later."""
+
+
+def translate(error: sqlite3.Error | MemoryError, path: Path) -> StoreError:
     """The clear error for one of SQLite's, by its result code (https://www.sqlite.org/rescode.html)."""
     name = getattr(error, "sqlite_errorname", "") or ""
+    if isinstance(error, MemoryError):
+        name = "SQLITE_NOMEM"  # for which the sqlite3 module raises this
     text = f"{error} ({name})" if name else str(error)
     if name == "SQLITE_NOTADB":
         return NotAStore(f"{path} is not a SQLite database.", hint="Correct the address of the store.")
@@ -124,6 +129,8 @@ def translate(error: sqlite3.Error, path: Path) -> LineshaftError:
             f"{path} cannot be read or written: {text}.",
             hint="Check that the file and its directory are writable and the disk is sound.",
         )
+    if name.startswith(_PASSING):
+        return StoreUnavailable(f"{path} cannot be used at the moment: {text}.", hint="Try again.")
     return StoreError(f"SQLite refused: {text}.")
 
 

@@ -90,7 +90,9 @@ class Registry:
                 connection.execute(_FORGET, (number,))
                 number = connection.execute(_REGISTER, row).lastrowid
                 assert number is not None
-            _return_parked(connection, worker.tasks)
+            # It may know what others did not, or accept arguments that they refused; sweeps go on with the former.
+            _return_unknown(connection, set(worker.tasks))
+            connection.execute(_RETURN_REFUSED, (pack(worker.tasks), bounds.PRUNE_ROWS_MAX))
             numbers.append(number)
         return numbers
 
@@ -137,8 +139,10 @@ class Registry:
             _end(connection, started, State.OUTCOME_UNKNOWN, now_us, None)
             _end(connection, cancelled, State.CANCELLED, now_us, None)
             unknown += started
-            # When the whole machine went down, nothing that ran on it is to blame.
-            if len(held) == 1 and rest and boot_id == self.clock.boot_id():
+            # A run is to blame only where its process is gone for certain and the machine is not: one that was
+            # stopped, or whose loop was blocked, lost its lease just as well.
+            crashed = boot_id == self.clock.boot_id() and self.alive.is_dead(worker)
+            if len(held) == 1 and rest and crashed:
                 if _charge(connection, rest[0], worker, now_us):
                     failed.append(rest[0][0])
             elif rest:
@@ -184,14 +188,15 @@ def _end(
 ) -> None:
     if run_ids:
         connection.execute(_TO_HISTORY, (pack(run_ids), state, now_us, _failure_json(failure)))
-        finish_runs(connection, run_ids, now_us)
+        finish_runs(connection, run_ids)
 
 
 def _failure_json(failure: Failure | None) -> str | None:
     return None if failure is None else pydantic_core.to_json(failure.as_json()).decode()
 
 
-# Parking
+# Parking: what no worker knows is parked by the sweep, what the present code refused by its settlement. The latter
+# keeps the time of its claim, and returns with a new worker only, which may have other code.
 
 _READY_LANES = """
 WITH RECURSIVE open (lane) AS (
@@ -210,21 +215,40 @@ CROSS JOIN lineshaft_lane AS known ON known.id = found.lane
 
 # Named indexes: a planner with statistics of a small table would rather read all of it, and go on when it is large.
 _PARK = """
-UPDATE lineshaft_run SET state = 'parked'
+UPDATE lineshaft_run SET state = 'parked', claimed_us = NULL
 WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_ready WHERE state = 'ready' AND suspect IS NULL
              AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
 """
 
 _PARK_SUSPECTS = """
-UPDATE lineshaft_run SET state = 'parked'
+UPDATE lineshaft_run SET state = 'parked', claimed_us = NULL
 WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_suspect
              WHERE suspect IS NOT NULL AND state = 'ready' AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
 """
 
-_RETURN_PARKED = """
+_PARKED_LANES = """
+WITH RECURSIVE closed (lane) AS (
+    SELECT min(lane) FROM lineshaft_run INDEXED BY lineshaft_run_parked WHERE state = 'parked' AND claimed_us IS NULL
+    UNION ALL
+    SELECT (SELECT min(lane) FROM lineshaft_run INDEXED BY lineshaft_run_parked
+            WHERE state = 'parked' AND claimed_us IS NULL AND lane > closed.lane)
+    FROM closed WHERE closed.lane IS NOT NULL
+)
+SELECT json_group_array(json_array(known.id, known.task, known.version))
+FROM closed CROSS JOIN lineshaft_lane AS known ON known.id = closed.lane
+"""
+
+_RETURN_UNKNOWN = """
 UPDATE lineshaft_run SET state = 'ready'
-WHERE id IN (SELECT run.id FROM lineshaft_run AS run INDEXED BY lineshaft_run_parked CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
-             WHERE run.state = 'parked'
+WHERE id IN (SELECT id FROM lineshaft_run INDEXED BY lineshaft_run_parked
+             WHERE state = 'parked' AND claimed_us IS NULL AND lane IN (SELECT value FROM json_each(?1)) LIMIT ?2)
+"""
+
+_RETURN_REFUSED = """
+UPDATE lineshaft_run SET state = 'ready'
+WHERE id IN (SELECT run.id FROM lineshaft_run AS run INDEXED BY lineshaft_run_parked
+             CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
+             WHERE run.state = 'parked' AND run.claimed_us IS NOT NULL
                AND EXISTS (SELECT 1 FROM json_each(?1) AS known
                            WHERE lane.task = (known.value ->> 0) AND lane.version = (known.value ->> 1))
              LIMIT ?2)
@@ -234,7 +258,9 @@ _TASKS = "SELECT tasks FROM lineshaft_worker"
 
 
 def park(connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]:
-    """Park ready runs whose task no live worker knows, a bounded number in each sweep."""
+    """Park ready runs whose task no live worker knows, and return those that one knows by now; a bounded number of
+    each in a sweep.
+    """
     # Workers whose lease has run out count until they are swept: one that comes back in time would not register
     # again, which is what returns parked runs.
     known: set[tuple[str, str]] = set()
@@ -248,10 +274,13 @@ def park(connection: sqlite3.Connection, sweeps: Sequence[int]) -> Sequence[int]
         parked = (
             connection.execute(_PARK, wanted).rowcount + connection.execute(_PARK_SUSPECTS, wanted).rowcount
         )
+    _return_unknown(connection, known)
     return [parked] * len(sweeps)
 
 
-def _return_parked(connection: sqlite3.Connection, tasks: Sequence[tuple[str, str]]) -> None:
-    """A new worker may know what others did not, or accept arguments that they refused."""
-    while connection.execute(_RETURN_PARKED, (pack(tasks), bounds.PRUNE_ROWS_MAX)).rowcount:
-        continue
+def _return_unknown(connection: sqlite3.Connection, known: set[tuple[str, str]]) -> None:
+    """Return some of the runs that were parked because nobody knew their task."""
+    lanes = fetch(connection, _PARKED_LANES)
+    found = [lane for lane, task, version in lanes if (task, version) in known]
+    if found:
+        connection.execute(_RETURN_UNKNOWN, (pack(found), bounds.PRUNE_ROWS_MAX))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -15,8 +16,12 @@ from lineshaft.store.sqlite.pokes import Pokes
 from lineshaft.store.sqlite.writer import Writer
 from lineshaft.store.values import News
 
+_log = logging.getLogger("lineshaft")
+
 LOOK_EVERY_S = 0.25
 """How often the change counter is looked at, in case a poke was lost."""
+LOOK_WAITS_MS = 20
+"""How long such a look may block its event loop."""
 ADDRESSES_GOOD_S = 1.0
 """For how long the addresses of the other processes are remembered."""
 
@@ -34,11 +39,11 @@ class Listening:
         self._watches: dict[asyncio.AbstractEventLoop, _Watch] = {}
         self._addresses: list[str] = []
         self._read_at_s = -1e9
-        self._gone: list[str] = []
+        self._gone: set[str] = set()
         self._pokes = Pokes()
         self._connection: OwnConnection | None = None
         self._clock = SystemClock()
-        self._closed = False
+        self._announced = False
 
     # Speaking, on the writer's thread
 
@@ -52,11 +57,12 @@ class Listening:
             if self._connection is None:
                 self._connection = self._files.connect()
             rows = self._connection.execute("SELECT address FROM lineshaft_listener").fetchall()
+            self._gone &= {row[0] for row in rows}
             self._addresses = [row[0] for row in rows if row[0] != self._pokes.address]
         for address in self._addresses.copy():
             if not self._pokes.send(address, news):
                 self._addresses.remove(address)
-                self._gone.append(address)
+                self._gone.add(address)
 
     # Listening, on an event loop
 
@@ -93,23 +99,40 @@ class Listening:
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(listener, news)
 
+    def announced(self) -> None:
+        self._announced = True
+
     @property
     def pokes(self) -> Pokes:
         return self._pokes
 
     def take_gone(self) -> list[str]:
         """Addresses that did not answer since the last call, to be deleted."""
-        gone, self._gone = self._gone, []
-        return gone
+        gone, self._gone = self._gone, set()
+        return list(gone)
+
+    async def say_goodbye(self, writer: Writer) -> None:
+        """Delete our own address, if it was ever told."""
+        if self._announced:
+            await writer.write(forget, [self._pokes.address])
 
     def connect(self) -> OwnConnection:
         return self._files.connect()
 
+    def stop_listening(self) -> None:
+        """Tell nobody any more. Each watch is closed on its own loop: its connection may be in use there."""
+        here = asyncio.get_running_loop()
+        with self._lock:
+            watches, self._watches = self._watches, {}
+            self._listeners.clear()
+        for loop, watch in watches.items():
+            if loop is here or not loop.is_running():
+                watch.close()
+            else:
+                loop.call_soon_threadsafe(watch.close)
+
     def close(self) -> None:
-        self._closed = True
-        for watch in list(self._watches.values()):
-            watch.close()
-        self._watches.clear()
+        """Once the writer has stopped, on whose thread `committed` speaks."""
         self._pokes.close()
         if self._connection is not None:
             self._connection.close()
@@ -122,6 +145,8 @@ class _Watch:
         self._listening = listening
         self._loop = loop
         self._connection = listening.connect()
+        # It is used on the event loop, and a look that fails is made again soon.
+        self._connection.execute(f"PRAGMA busy_timeout = {LOOK_WAITS_MS}")
         self._version = self._change_counter()
         self._fileno = listening.pokes.fileno()
         if self._fileno >= 0:
@@ -131,6 +156,7 @@ class _Watch:
 
     async def _announce(self, writer: Writer) -> None:
         if self._listening.pokes.address:
+            self._listening.announced()
             await writer.write(_announce, [self._listening.pokes.address], News.LISTENERS)
 
     def _on_poke(self) -> None:
@@ -139,11 +165,15 @@ class _Watch:
             self._listening.heard(news)
 
     def _look(self) -> None:
-        version = self._change_counter()
-        if version != self._version:
-            self._version = version
-            self._listening.heard(News.ALL)
-        self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+        try:
+            version = self._change_counter()
+            if version != self._version:
+                self._version = version
+                self._listening.heard(News.ALL)
+        except sqlite3.Error as error:
+            _log.warning("The store cannot be looked at for commits of others now: %s", error)
+        finally:
+            self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     def _change_counter(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])

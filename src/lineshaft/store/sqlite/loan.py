@@ -7,6 +7,7 @@ since the outcome of its run has to commit together with what it wrote.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 
 from lineshaft.core.errors import StoreError, TransactionRefused, TransactionTooLong
 from lineshaft.store.sqlite.connection import OwnConnection, translate
+
+_log = logging.getLogger("lineshaft")
 
 T = TypeVar("T")
 
@@ -29,6 +32,9 @@ PART = "lineshaft_part"
 
 _INTERRUPT_EVERY_S = 0.01
 
+_SPOILING = ("SQLITE_FULL", "SQLITE_IOERR")
+"""Results after which SQLite may or may not have rolled everything back, by no fault of the borrower."""
+
 
 class LentConnection:
     """The connection on which lent transactions happen, one at a time."""
@@ -36,6 +42,8 @@ class LentConnection:
     def __init__(self, connection: OwnConnection, path: Path) -> None:
         self.raw = connection
         self.path = path
+        self.broken = False
+        """A rollback failed, so it was closed, and another has to be opened."""
         self._ours = False
         connection.set_authorizer(self._authorize)
 
@@ -46,6 +54,17 @@ class LentConnection:
             self.raw.execute(statement)
         finally:
             self._ours = False
+
+    def roll_back(self) -> None:
+        """End what is open; does not raise, since whoever lends has to go on."""
+        try:
+            if not self.broken and self.raw.in_transaction:
+                self.control(_ROLLBACK)
+        except sqlite3.Error as error:
+            # Closing it rolls back too, and lets go of the file for others.
+            _log.warning("%s is opened anew, since a rollback failed: %s", self.path, error)
+            self.broken = True
+            self.raw.close()
 
     def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         if self._ours:
@@ -94,7 +113,8 @@ class Loan:
         self._over = False
         self._overdue = False
         self._revoked = False
-        self._lost = False
+        self._lost: StoreError | None = None
+        """Why everything was rolled back, if an error did that."""
 
     @property
     def path(self) -> Path:
@@ -132,7 +152,7 @@ class Loan:
         """End it if its time is over; the lock is held."""
         if self._overdue and not self._over:
             self._revoked = True
-            self._end(_ROLLBACK)
+            self._end()
 
     # What the borrower does
 
@@ -144,20 +164,27 @@ class Loan:
                 raise self._too_late()
             try:
                 return use(self._lent.raw)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, MemoryError) as error:
                 name = getattr(error, "sqlite_errorname", "")
                 if name == "SQLITE_INTERRUPT":
                     self._cut_off()
                     raise self._too_late() from error
                 if name == "SQLITE_AUTH":
                     raise translate(error, self._lent.path) from error
+                if name.startswith(_SPOILING) or isinstance(error, MemoryError):
+                    self._lose(translate(error, self._lent.path))
                 raise
             finally:
-                # Some errors (ON CONFLICT ROLLBACK, a full disk, an interrupted write) roll back everything;
-                # whatever came after one would commit by itself.
+                # Some errors (ON CONFLICT ROLLBACK, an interrupted write) roll back everything; whatever
+                # came after one would commit by itself.
                 if not self._over and not self._lent.raw.in_transaction:
-                    self._lost = True
-                    self._end(None)
+                    self._lose(_rolled_back())
+
+    def _lose(self, error: StoreError) -> None:
+        """End it for an error, which every later use and the commit meet again."""
+        if not self._over:
+            self._lost = error
+            self._end()
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Execute one statement of the engine's own and return its rows."""
@@ -179,26 +206,28 @@ class Loan:
                 raise self._too_late()
             try:
                 self._lent.control(_COMMIT)
-            except sqlite3.Error as error:
-                path = self._lent.path
-                self._end(_ROLLBACK)
-                raise translate(error, path) from error
-            self._end(None)
+            except (sqlite3.Error, MemoryError) as error:
+                self._lose(translate(error, self._lent.path))
+                raise self._too_late() from error
+            self._end()
 
     def finish(self) -> None:
         """Give the writer back; what was not committed is rolled back. May be called twice."""
         with self._lock:
             if not self._over:
-                self._end(_ROLLBACK)
+                self._end()
 
     abandon = finish
 
-    def _end(self, statement: str | None) -> None:
+    @property
+    def is_over(self) -> bool:
+        return self._over
+
+    def _end(self) -> None:
         self._over = True
-        lent = self._lent
         try:
-            if statement is not None and lent is not None and lent.raw.in_transaction:
-                lent.control(statement)
+            if self._lent is not None:
+                self._lent.roll_back()
         finally:
             self._returned.set()
             self._told()
@@ -211,11 +240,15 @@ class Loan:
         )
 
     def _too_late(self) -> StoreError:
-        if self._lost:
-            return TransactionRefused(
-                "This transaction was rolled back by an error in it.",
-                hint="Let such an error propagate; leave ON CONFLICT ROLLBACK out.",
-            )
+        if self._lost is not None:
+            return type(self._lost)(self._lost.message, hint=self._lost.hint)
         if self._revoked:
             return self.too_long()
         return TransactionTooLong("This transaction has ended.", hint="Use it only while its task runs.")
+
+
+def _rolled_back() -> TransactionRefused:
+    return TransactionRefused(
+        "This transaction was rolled back by an error in it.",
+        hint="Let such an error propagate; leave ON CONFLICT ROLLBACK out.",
+    )

@@ -8,15 +8,26 @@ step, whatever the number of rows: SQLite unpacks, joins and packs them without 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pydantic_core
+
+from lineshaft.core import bounds
+
+PAYLOADS_AT_ONCE = bounds.CLAIM_BYTES_MAX // bounds.PAYLOAD_BYTES_MAX
+"""So many payloads go through one JSON value, which SQLite bounds at 1,000,000,000 bytes."""
 
 
 def pack(rows: Sequence[Any]) -> str:
     """Rows as the text that `json_each(?)` unpacks."""
     return pydantic_core.to_json(rows).decode()
+
+
+def packed_in_parts(rows: Sequence[Any]) -> Iterator[str]:
+    """The same for rows with a payload in each, however many there are."""
+    for start in range(0, len(rows), PAYLOADS_AT_ONCE):
+        yield pack(rows[start : start + PAYLOADS_AT_ONCE])
 
 
 def fetch(connection: sqlite3.Connection, statement: str, parameters: Sequence[Any] = ()) -> Any:

@@ -28,6 +28,10 @@ DELETE FROM lineshaft_key WHERE (task, tenant, key) IN (
 _DELETE_PACES = """
 DELETE FROM lineshaft_pace WHERE key IN (SELECT key FROM lineshaft_pace WHERE arrival_ns < ?1 LIMIT ?2)
 """
+_DELETE_SLOTS = """
+DELETE FROM lineshaft_slot WHERE (key, worker) IN (
+    SELECT key, worker FROM lineshaft_slot WHERE held = 0 LIMIT ?1)
+"""
 
 
 def prune(connection: sqlite3.Connection, steps: Sequence[tuple[int, int]]) -> Sequence[Pruned]:
@@ -45,4 +49,5 @@ def _prune(connection: sqlite3.Connection, finished_before_us: int, now_us: int)
     keys = connection.execute(_DELETE_KEYS, (now_us, bounds.PRUNE_ROWS_MAX)).rowcount
     # A rate whose next arrival lies in the past says the same as no row at all.
     connection.execute(_DELETE_PACES, (now_us * 1_000, bounds.PRUNE_ROWS_MAX))
+    connection.execute(_DELETE_SLOTS, (bounds.PRUNE_ROWS_MAX,))
     return Pruned(len(run_ids), keys)

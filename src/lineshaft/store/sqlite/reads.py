@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pydantic_core
@@ -12,7 +12,7 @@ from lineshaft.core.ident import submitted_us
 from lineshaft.core.states import FINAL, State
 from lineshaft.store.sqlite.gates import open_again_us
 from lineshaft.store.sqlite.leases import Registry
-from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.sqlite.packing import PAYLOADS_AT_ONCE, fetch, pack
 from lineshaft.store.values import (
     AttemptView,
     Failure,
@@ -26,6 +26,9 @@ from lineshaft.store.values import (
     WorkerView,
 )
 
+ROWS_AT_ONCE = 1_000
+"""So many rows, with what lies in them of payloads, go through one JSON value."""
+
 _LANE = "lane.queue, lane.task, lane.version, lane.tenant"
 
 _UNFINISHED = f"""json_array(
@@ -38,24 +41,24 @@ _FINISHED = f"""json_array(
     run.retry_of, run.worker, run.fence, run.started_us, run.failure, 0, NULL,
     NULL, run.finished_us, run.wall_us, run.cpu_us"""
 
-_ARGS = "coalesce(run.args, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'args'))"
-_RESULT = (
-    "coalesce(run.result, (SELECT data FROM lineshaft_payload WHERE run_id = run.id AND kind = 'result'))"
-)
+_LARGE = """
+SELECT json_group_array(json_array(run_id, kind, data)) FROM lineshaft_payload
+WHERE run_id IN (SELECT value FROM json_each(?1)) AND kind IN (SELECT value FROM json_each(?2))
+"""
 
 _VIEW = f"""
 SELECT json_group_array(json(view)) FROM (
-    SELECT {_UNFINISHED}, {_ARGS}, NULL) AS view
+    SELECT {_UNFINISHED}, run.args, NULL) AS view
     FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run AS run ON run.id = wanted.value
     CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
     UNION ALL
-    SELECT {_FINISHED}, {_ARGS}, {_RESULT})
+    SELECT {_FINISHED}, run.args, run.result)
     FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run_history AS run ON run.id = wanted.value
     CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane)
 """
 
 _ENDED = f"""
-SELECT json_group_array({_FINISHED}, NULL, {_RESULT}))
+SELECT json_group_array({_FINISHED}, NULL, run.result))
 FROM json_each(?1) AS wanted CROSS JOIN lineshaft_run_history AS run ON run.id = wanted.value
 CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane
 """
@@ -84,13 +87,35 @@ _LIST_FAILED = _LIST_FINISHED.replace("WHERE (", "WHERE run.state <> 'succeeded'
 def view(connection: sqlite3.Connection, run_ids: Sequence[str]) -> Sequence[RunView | None]:
     """Runs as they stand, in the order asked for."""
     # One snapshot: a run that moves to history between two statements would be in neither or both.
-    found = {row[0]: _run_view(row) for row in fetch(connection, _VIEW, (pack(run_ids),))}
+    found = {row[0]: _run_view(row) for row in _in_parts(connection, _VIEW, run_ids, ("args", "result"))}
     return [found.get(run_id) for run_id in run_ids]
 
 
 def finished(connection: sqlite3.Connection, run_ids: Sequence[str]) -> Sequence[RunView]:
     """Those that have finished, without their arguments."""
-    return [_run_view(row) for row in fetch(connection, _ENDED, (pack(run_ids),))]
+    return [_run_view(row) for row in _in_parts(connection, _ENDED, run_ids, ("result",))]
+
+
+def _in_parts(
+    connection: sqlite3.Connection, statement: str, run_ids: Sequence[str], kinds: Sequence[str]
+) -> Iterator[list[Any]]:
+    """Rows with their large payloads of these kinds: no JSON value on the way holds too much of either."""
+    for start in range(0, len(run_ids), ROWS_AT_ONCE):
+        rows = fetch(connection, statement, (pack(run_ids[start : start + ROWS_AT_ONCE]),))
+        for first in range(0, len(rows), PAYLOADS_AT_ONCE):
+            part = rows[first : first + PAYLOADS_AT_ONCE]
+            # Arguments and result are a row's last two.
+            large = [
+                row[0]
+                for row in part
+                if (row[-1] is None and row[5] in FINAL) or (row[-2] is None and "args" in kinds)
+            ]
+            found = fetch(connection, _LARGE, (pack(large), pack(kinds))) if large else ()
+            payloads = {(run_id, kind): data for run_id, kind, data in found}
+            for row in part:
+                row[-2] = payloads.get((row[0], "args"), row[-2])
+                row[-1] = payloads.get((row[0], "result"), row[-1])
+                yield row
 
 
 def listing(connection: sqlite3.Connection, wanted: RunFilter) -> Sequence[RunView]:

@@ -10,7 +10,7 @@ import pydantic_core
 
 from lineshaft.core import bounds
 from lineshaft.core.states import FINAL
-from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.sqlite.packing import fetch, pack, packed_in_parts
 from lineshaft.store.values import Outcome
 
 _STILL_HELD = """
@@ -36,7 +36,8 @@ FROM json_each(?1) AS outcome CROSS JOIN lineshaft_run AS run WHERE {_STILL_HELD
 """
 
 _EXPIRE_KEYS = """
-UPDATE lineshaft_key SET expires_us = ?2 + retention_us
+UPDATE lineshaft_key SET expires_us = retention_us + (
+    SELECT history.finished_us FROM lineshaft_run_history AS history WHERE history.id = lineshaft_key.run_id)
 WHERE (task, tenant, key) IN (
     SELECT lane.task, lane.tenant, run.key
     FROM json_each(?1) AS finished
@@ -90,16 +91,18 @@ def settle(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Seque
         kept |= _finish(connection, final)
     if back:
         kept |= _return(connection, back)
-    _release_slots(connection, outcomes)
+    # Slots come back once, with the outcome that ends the attempt: where a fence was lost, that outcome was written
+    # before, or the worker was swept or left, and its slots with it.
+    _release_slots(connection, [outcome for outcome in outcomes if outcome.run_id in kept])
     if len(kept) == len(outcomes):
         return [True] * len(outcomes)
     return [outcome.run_id in kept for outcome in outcomes]
 
 
-def finish_runs(connection: sqlite3.Connection, run_ids: Sequence[str], finished_us: int) -> None:
+def finish_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
     """Delete runs whose history row has just been written, and start the expiry of their keys."""
     packed = pack(run_ids)
-    connection.execute(_EXPIRE_KEYS, (packed, finished_us))
+    connection.execute(_EXPIRE_KEYS, (packed,))
     connection.execute(_DELETE_PROGRESS, (packed,))
     connection.execute(_DELETE_RUNS, (packed,))
 
@@ -115,11 +118,11 @@ def _finish(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]
         for outcome in outcomes
         if outcome.result is not None and _is_large(outcome.result)
     ]
-    finish_runs(connection, kept, max(outcome.finished_us for outcome in outcomes))
+    finish_runs(connection, kept)
     found = set(kept)
     large = [row for row in large if row[0] in found]
-    if large:
-        connection.execute(_INSERT_RESULTS, (pack(large),))
+    for packed in packed_in_parts(large):
+        connection.execute(_INSERT_RESULTS, (packed,))
     return found
 
 
@@ -134,7 +137,6 @@ def _return(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]
 
 
 def _release_slots(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> None:
-    # Whether or not the fence still held: the attempt is over, and the slot was this worker's.
     freed: dict[tuple[str, int], int] = {}
     for outcome in outcomes:
         for key in outcome.slots:

@@ -7,14 +7,14 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock, SystemClock
-from lineshaft.core.errors import StoreUnavailable, TransactionRefused
+from lineshaft.core.errors import LineshaftError, StoreUnavailable, TransactionRefused
 from lineshaft.core.states import FINAL, State
 from lineshaft.store.migrations import REVISIONS
 from lineshaft.store.sqlite import (
@@ -31,6 +31,7 @@ from lineshaft.store.sqlite import (
 from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.connection import OwnConnection, require_safe_to_join, translated
 from lineshaft.store.sqlite.files import StoreFiles
+from lineshaft.store.sqlite.lending import LendingThreads, marked, refuse_inside
 from lineshaft.store.sqlite.listening import Listening, forget
 from lineshaft.store.sqlite.schema import refuse_foreign, require_current
 from lineshaft.store.sqlite.transaction import LentTransaction
@@ -62,9 +63,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LENDING_THREADS = 16
-"""One transaction is lent at a time; the others are for bodies that overstayed and will not return."""
-
 
 class SqliteStore:
     """One SQLite file. Usable from any number of threads and event loops of this process.
@@ -86,8 +84,7 @@ class SqliteStore:
         self._registry = leases.Registry(self._clock, Alive(self.path))
         self._threaded = threaded
         self._readers = ThreadPoolExecutor(2, "lineshaft-reader") if threaded else None
-        # Threads for lent transactions, apart from all others: whoever holds the writer must not wait for one.
-        self._lending = ThreadPoolExecutor(LENDING_THREADS, "lineshaft-lending") if threaded else None
+        self._lending = LendingThreads() if threaded else None
         self._reading = threading.local()
         self._read_connections: list[OwnConnection] = []
         self._sessions: Sessions | None = None
@@ -102,7 +99,9 @@ class SqliteStore:
     # Submissions
 
     async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
-        return await self._writer.write(submissions.submit, runs, News.WORK)
+        refuse_inside(self.path)
+        size = sum(len(run.args) for run in runs)
+        return await self._writer.write(submissions.submit, runs, News.WORK, size)
 
     def submit_with(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         if isinstance(tx, LentTransaction):
@@ -137,7 +136,8 @@ class SqliteStore:
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         opens = any(outcome.slots or outcome.state not in FINAL for outcome in outcomes)
         news = News.FINISHED | News.WORK if opens else News.FINISHED
-        return await self._writer.write(settlement.settle, outcomes, news)
+        size = sum(len(outcome.result) for outcome in outcomes if outcome.result is not None)
+        return await self._writer.write(settlement.settle, outcomes, news, size)
 
     async def mark_started(self, run_id: str, fence: int, worker: int) -> bool:
         row = (run_id, fence, worker, self._clock.now_us())
@@ -161,7 +161,7 @@ class SqliteStore:
         return (await self._writer.write(self._rescue, [now_us], News.WORK | News.FINISHED))[0]
 
     async def park(self, now_us: int) -> int:
-        return (await self._writer.write(leases.park, [now_us]))[0]
+        return (await self._writer.write(leases.park, [now_us], News.WORK))[0]
 
     async def cancel_requests(self, worker: int) -> Sequence[str]:
         return await self._read(reads.cancel_requests, worker)
@@ -239,11 +239,13 @@ class SqliteStore:
     # Operations
 
     async def cancel(self, run_id: str, now_us: int) -> State:
+        refuse_inside(self.path)
         return (await self._writer.write(cancelling.cancel, [(run_id, now_us)], News.CANCEL | News.FINISHED))[
             0
         ]
 
     async def retry(self, run: NewRun) -> None:
+        refuse_inside(self.path)
         await self._writer.write(retrying.retry, [run], News.WORK)
 
     async def prune(self, finished_before_us: int, now_us: int) -> Pruned:
@@ -261,9 +263,13 @@ class SqliteStore:
 
     @asynccontextmanager
     async def transaction(self, hold_s: float = bounds.WRITER_HOLD_S_MAX) -> AsyncIterator[LentTransaction]:
+        refuse_inside(self.path)
+        if self._lending is not None:
+            self._lending.require_room()
         loan = await self._writer.borrow(min(hold_s, bounds.WRITER_HOLD_S_MAX))
         try:
-            yield LentTransaction(loan, self._sqlalchemy, self._lending)
+            with marked(loan):
+                yield LentTransaction(loan, self._sqlalchemy, self._lending)
         finally:
             # Rolling back a revoked loan may wait for a statement to stop; it never waits for the writer.
             loan.finish()
@@ -295,7 +301,9 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._listening.close()
+        with suppress(LineshaftError):
+            await self._listening.say_goodbye(self._writer)
+        self._listening.stop_listening()
         if self._readers is None:
             self._close_now()
         else:
@@ -303,8 +311,9 @@ class SqliteStore:
 
     def _close_now(self) -> None:
         self._writer.close()
+        self._listening.close()
         if self._lending is not None:
-            self._lending.shutdown(wait=False)
+            self._lending.shutdown()
         if self._engine is not None:
             self._engine.dispose()
         if self._sessions is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lineshaft.core import bounds
 from lineshaft.core.errors import KeyReused
 from lineshaft.core.states import State
-from lineshaft.store.sqlite.packing import fetch, pack
+from lineshaft.store.sqlite.packing import fetch, pack, packed_in_parts
 from lineshaft.store.values import Accepted, NewRun
 
 _INSERT_LANES = """
@@ -78,8 +78,8 @@ def submit(connection: sqlite3.Connection, runs: Sequence[NewRun]) -> Sequence[A
         )
     if rows:
         connection.execute(_INSERT_RUNS, (pack(rows),))
-    if payloads:
-        connection.execute(_INSERT_PAYLOADS, (pack(payloads),))
+    for packed in packed_in_parts(payloads):
+        connection.execute(_INSERT_PAYLOADS, (packed,))
     return accepted
 
 

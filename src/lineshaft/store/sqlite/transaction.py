@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.store.sqlite import settlement, submissions
 from lineshaft.store.sqlite.connection import translate
+from lineshaft.store.sqlite.lending import LendingThreads
 from lineshaft.store.sqlite.loan import PART, Loan
 from lineshaft.store.values import Accepted, NewRun, Outcome
 
@@ -30,9 +30,7 @@ _FORGET_PART = f"ROLLBACK TO {PART} /* lineshaft */"
 class LentTransaction:
     """One transaction on the store, in which several runs may each have a part (a savepoint)."""
 
-    def __init__(
-        self, loan: Loan, sessions: Callable[[], Sessions], threads: ThreadPoolExecutor | None
-    ) -> None:
+    def __init__(self, loan: Loan, sessions: Callable[[], Sessions], threads: LendingThreads | None) -> None:
         self._loan = loan
         self._threads = threads
         self._sessions = sessions
@@ -55,19 +53,15 @@ class LentTransaction:
 
     def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
         """Insert runs as part of this transaction."""
-
-        def insert(connection: sqlite3.Connection) -> Sequence[Accepted]:
-            try:
-                return submissions.submit(connection, runs)
-            except sqlite3.Error as error:
-                raise translate(error, self._loan.path) from error
-
-        return self._loan.run(insert)
+        try:
+            return self._loan.run(lambda connection: submissions.submit(connection, runs))
+        except sqlite3.Error as error:
+            raise translate(error, self._loan.path) from error
 
     async def off_loop(self, use: Callable[..., T], *args: Any) -> T:
         if self._threads is None:
             return use(*args)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, use, *args)
+        future = asyncio.wrap_future(self._threads.submit(use, *args))
         # When the loan is over nothing can come of it any more, so nobody waits longer than that.
         patience_s = self._loan.hold_s + 1.0
         try:

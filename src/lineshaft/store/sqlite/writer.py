@@ -3,16 +3,19 @@
 It flushes when it is free, not on a timer: an idle system has the latency of one commit, and a busy one has
 thousands of rows in each. Writes of the same kind in one flush become one call, and so a few statements
 whatever their number. A flush that fails on its content is bisected until the culprit fails alone.
+
+It serves in turns: all the writes that wait, heartbeats among them, then one transaction of user code. So
+neither waits for more than one turn of the other, however many there are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import reduce
@@ -53,6 +56,7 @@ class _Wanted:
     future: Future[Any] | asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop | None
     news: News
+    payload_bytes: int = 0
     result: Any = None
     error: BaseException | None = None
 
@@ -75,10 +79,14 @@ class Writer:
         self._after_commit = after_commit
         self._connection = files.connect()
         self._lent_lazily: LentConnection | None = None
-        self._wanted: queue.SimpleQueue[_Wanted | _LoanWanted | None] = queue.SimpleQueue()
+        self._broken = False
         self._threaded = threaded
+        self._turn = threading.Condition()
+        """Guards what follows; notified when something waits, when something was served, and at the end."""
+        self._writes: deque[_Wanted] = deque()
+        self._loans: deque[_LoanWanted] = deque()
         self._rows_waiting = 0
-        self._room = threading.Condition()
+        self._bytes_waiting = 0
         self._closed = False
         self._lent = False
         self._inline_scheduled = False
@@ -89,14 +97,14 @@ class Writer:
     # What callers use
 
     async def write(
-        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS
+        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS, payload_bytes: int = 0
     ) -> Sequence[Result]:
         """Write rows in the next group commit; returns when it is durable."""
         loop = asyncio.get_running_loop()
-        while self._rows_waiting > bounds.WRITER_BACKLOG_ROWS_MAX:
+        while self._is_full():
             await loop.run_in_executor(None, self._wait_for_room)
-        wanted = _Wanted(write, rows, loop.create_future(), loop, news)
-        self._put(wanted, len(rows))
+        wanted = _Wanted(write, rows, loop.create_future(), loop, news, payload_bytes)
+        self._put(wanted)
         # A caller that is cancelled does not undo a write under way: it may already be durable.
         result: Sequence[Result] = await asyncio.shield(_as_asyncio(wanted.future))
         return result
@@ -108,7 +116,7 @@ class Writer:
         future: Future[Any] = Future()
         wanted = _Wanted(write, rows, future, None, news)
         if self._threaded:
-            self._put(wanted, len(rows))
+            self._put(wanted)
         else:
             self._flush([wanted])
             self._tell([wanted])
@@ -120,7 +128,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         loan = Loan(self._lent_connection, hold_s, self._loan_returned)
         wanted = _LoanWanted(loan, loop.create_future(), loop)
-        self._put(wanted, 0)
+        self._put(wanted)
         try:
             await asyncio.shield(wanted.future)
         except asyncio.CancelledError:
@@ -131,97 +139,110 @@ class Writer:
 
     def close(self) -> None:
         """Write what waits, checkpoint, close. Later writes are refused."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
         if self._threaded:
-            self._wanted.put(None)
             self._thread.join()
         else:
             self._serve_inline()
-        self._refuse_latecomers()
-        with self._files.gate.entered():
-            self._checkpoint(force=True)
+            self._refuse_all()
+        try:
+            with self._files.gate.entered():
+                self._checkpoint(force=True)
+        except OSError as error:
+            _log.warning("The log of %s cannot be checkpointed now: %s", self._files.path, error)
         self._connection.close()
         if self._lent_lazily is not None:
             self._lent_lazily.raw.close()
 
     # How it is done
 
-    def _refuse_latecomers(self) -> None:
-        """Whoever passed the check in `_put` while `close` began must not wait for ever."""
-        late: list[_Wanted] = []
-        while not self._wanted.empty():
-            item = self._wanted.get()
-            if isinstance(item, _Wanted):
-                item.error = StoreUnavailable("The store is closed.")
-                late.append(item)
-            elif item is not None:
-                _soon(item.loop, _refuse, item, StoreUnavailable("The store is closed."))
-        self._tell(late)
-
-    def _put(self, wanted: _Wanted | _LoanWanted, rows: int) -> None:
-        if self._closed:
-            raise StoreUnavailable("The store is closed.")
-        with self._room:
-            self._rows_waiting += rows
-        self._wanted.put(wanted)
+    def _put(self, wanted: _Wanted | _LoanWanted) -> None:
+        with self._turn:
+            # Under the lock, so that nothing is put after the last look at what waits.
+            if self._closed:
+                raise _closed()
+            if isinstance(wanted, _LoanWanted):
+                self._loans.append(wanted)
+            else:
+                self._writes.append(wanted)
+                self._rows_waiting += len(wanted.rows)
+                self._bytes_waiting += wanted.payload_bytes
+            self._turn.notify_all()
         if not self._threaded and not self._inline_scheduled:
             self._inline_scheduled = True
             asyncio.get_running_loop().call_soon(self._serve_inline)
 
+    def _is_full(self) -> bool:
+        return not self._closed and (
+            self._rows_waiting > bounds.WRITER_BACKLOG_ROWS_MAX
+            or self._bytes_waiting > bounds.WRITER_BACKLOG_BYTES_MAX
+        )
+
     def _wait_for_room(self) -> None:
-        with self._room:
-            self._room.wait_for(
-                lambda: self._rows_waiting <= bounds.WRITER_BACKLOG_ROWS_MAX or self._closed, timeout=1.0
-            )
+        with self._turn:
+            self._turn.wait_for(lambda: not self._is_full(), timeout=1.0)
 
     def _serve(self) -> None:
-        while True:
-            first = self._wanted.get()
-            if first is None:
-                return
-            if not self._serve_one_flush(first):
-                return
+        try:
+            while self._wait_for_wishes():
+                self._serve_turn()
+        finally:
+            # Whatever ended this thread: nobody must wait for it.
+            self._refuse_all()
 
-    def _serve_one_flush(self, first: _Wanted | _LoanWanted) -> bool:
-        """Serve one flush and the loan behind it, if any; false when asked to stop."""
-        batch: list[_Wanted] = []
-        item: _Wanted | _LoanWanted | None = first
-        rows = 0
-        while isinstance(item, _Wanted):
-            batch.append(item)
-            rows += len(item.rows)
-            if rows >= bounds.FLUSH_ROWS_MAX:
-                item = None
-                break
-            try:
-                item = self._wanted.get_nowait()
-            except queue.Empty:
-                item = None
-                break
-            if item is None:
-                self._flush_and_tell(batch)
-                return False
-        if batch:
-            self._flush_and_tell(batch)
-        if isinstance(item, _LoanWanted):
-            self._lend(item)
-        return True
+    def _wait_for_wishes(self) -> bool:
+        """Wait until something is wanted; false when closed and nothing is."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._writes or self._loans or self._closed)
+            return bool(self._writes or self._loans)
 
     def _serve_inline(self) -> None:
         self._inline_scheduled = False
-        while not self._lent and not self._wanted.empty():
-            first = self._wanted.get()
-            if first is not None:
-                self._serve_one_flush(first)
+        while not self._lent and (self._writes or self._loans):
+            self._serve_turn()
 
-    def _flush_and_tell(self, batch: list[_Wanted]) -> None:
-        self._flush(batch)
-        with self._room:
+    def _serve_turn(self) -> None:
+        """All the writes that wait now, then one loan."""
+        writes, loan = self._take()
+        for batch in _flushes(writes):
+            try:
+                self._flush(batch)
+            except BaseException as error:
+                _log.exception("Writing to %s met an unexpected error.", self._files.path)
+                for wanted in batch:
+                    wanted.error = StoreUnavailable(f"{self._files.path} could not be written: {error!r}.")
+            self._served(batch)
+            self._tell(batch)
+        if loan is not None:
+            self._lend(loan)
+
+    def _take(self) -> tuple[list[_Wanted], _LoanWanted | None]:
+        with self._turn:
+            writes = list(self._writes)
+            self._writes.clear()
+            return writes, self._loans.popleft() if self._loans else None
+
+    def _served(self, batch: list[_Wanted]) -> None:
+        with self._turn:
             self._rows_waiting -= sum(len(wanted.rows) for wanted in batch)
-            self._room.notify_all()
-        self._tell(batch)
+            self._bytes_waiting -= sum(wanted.payload_bytes for wanted in batch)
+            self._turn.notify_all()
+
+    def _refuse_all(self) -> None:
+        """Close, and refuse what waits."""
+        with self._turn:
+            self._closed = True
+            writes, loans = list(self._writes), list(self._loans)
+            self._writes.clear()
+            self._loans.clear()
+            self._turn.notify_all()
+        for wanted in writes:
+            wanted.error = _closed()
+        self._tell(writes)
+        for loan in loans:
+            _soon(loan.loop, _refuse, loan, _closed())
 
     def _flush(self, batch: list[_Wanted]) -> None:
         """Write a batch in one transaction, or, where its content fails, each half in its own."""
@@ -263,15 +284,27 @@ class Writer:
         kinds: dict[Write[Any, Any], list[_Wanted]] = {}
         for wanted in batch:
             kinds.setdefault(wanted.write, []).append(wanted)
+        if self._broken:
+            self._connection = self._files.connect()
+            self._broken = False
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for write, group in kinds.items():
                 self._write_group(write, group)
             self._connection.execute("COMMIT")
         except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            raise
+        except sqlite3.Error as error:
+            # Closing it rolls back too, and lets go of the file for others.
+            _log.warning("%s is opened anew, since a rollback failed: %s", self._files.path, error)
+            self._broken = True
+            self._connection.close()
 
     def _write_group(self, write: Write[Any, Any], group: list[_Wanted]) -> None:
         rows = group[0].rows if len(group) == 1 else [row for wanted in group for row in wanted.rows]
@@ -287,8 +320,12 @@ class Writer:
             wanted.result = results[start : start + len(wanted.rows)]
             start += len(wanted.rows)
 
-    def _translated(self, error: Exception) -> Exception:
-        return translate(error, self._files.path) if isinstance(error, sqlite3.Error) else error
+    def _translated(self, error: BaseException) -> BaseException:
+        if isinstance(error, sqlite3.Error | MemoryError):
+            return translate(error, self._files.path)
+        if isinstance(error, OSError):
+            return StoreUnavailable(f"{self._files.path} cannot be locked or written: {error}.")
+        return error
 
     def _tell(self, batch: list[_Wanted]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wanted]] = {}
@@ -314,20 +351,21 @@ class Writer:
             else:
                 _grant(wanted)
             return
-        with self._files.gate.entered():
-            try:
+        try:
+            with self._files.gate.entered():
                 wanted.loan.open()
-            except Exception as error:
-                _soon(wanted.loop, _refuse, wanted, self._translated(error))
-                return
-            _soon(wanted.loop, _grant, wanted)
-            wanted.loan.wait_until_returned()
-            self._checkpoint()
+                _soon(wanted.loop, _grant, wanted)
+                wanted.loan.wait_until_returned()
+                self._checkpoint()
+        except BaseException as error:
+            # Of no effect for one that was granted; it has ended then.
+            _soon(wanted.loop, _refuse, wanted, self._translated(error))
+            wanted.loan.abandon()
         self._announce(News.ALL & ~News.LISTENERS)
 
     def _lent_connection(self) -> LentConnection:
         """The connection of lent transactions, opened by the first."""
-        if self._lent_lazily is None:
+        if self._lent_lazily is None or self._lent_lazily.broken:
             self._lent_lazily = LentConnection(self._files.connect(), self._files.path)
         return self._lent_lazily
 
@@ -339,10 +377,29 @@ class Writer:
             self._serve_inline()
 
 
+def _flushes(writes: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Writes as they are committed together: so many at a time that others who want to write get their turn."""
+    batch: list[_Wanted] = []
+    rows = payload_bytes = 0
+    for wanted in writes:
+        batch.append(wanted)
+        rows += len(wanted.rows)
+        payload_bytes += wanted.payload_bytes
+        if rows >= bounds.FLUSH_ROWS_MAX or payload_bytes >= bounds.CLAIM_BYTES_MAX:
+            yield batch
+            batch, rows, payload_bytes = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _closed() -> StoreUnavailable:
+    return StoreUnavailable("The store is closed.")
+
+
 class _ContentError(Exception):
     """A write refused its rows, as opposed to a store that cannot write at all."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: BaseException) -> None:
         super().__init__(str(cause))
         self.cause = cause
 
@@ -383,7 +440,7 @@ def _grant(wanted: _LoanWanted) -> None:
         wanted.future.set_result(None)
 
 
-def _refuse(wanted: _LoanWanted, error: Exception) -> None:
+def _refuse(wanted: _LoanWanted, error: BaseException) -> None:
     if not wanted.future.done():
         wanted.future.set_exception(error)
         wanted.future.exception()

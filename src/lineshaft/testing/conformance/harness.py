@@ -68,6 +68,10 @@ class Conformance:
         """Put a backup in the place that `open_store` opens for this `tmp_path`, a folder to be made."""
         raise NotImplementedError
 
+    def end_process(self, store: Store, worker: int) -> None:
+        """Have it look to everybody as if the process of a worker had died, where that can be known for certain."""
+        raise NotImplementedError
+
     def begin(self, connection: Any) -> None:
         """Begin a transaction on a connection that `Store.connect` returned."""
         connection.execute("BEGIN")
@@ -84,7 +88,7 @@ class Conformance:
         async def open_another() -> Store:
             return await self.open_store(tmp_path, clock)
 
-        world = World(clock, open_another)
+        world = World(clock, open_another, end_process=self.end_process)
         await world.open()
         yield world
         await world.close()
@@ -96,10 +100,17 @@ class World:
     store: Store
     other: Store
 
-    def __init__(self, clock: VirtualClock, open_another: Callable[[], Any], seed: int = 1) -> None:
+    def __init__(
+        self,
+        clock: VirtualClock,
+        open_another: Callable[[], Any],
+        seed: int = 1,
+        end_process: Callable[[Store, int], None] | None = None,
+    ) -> None:
         self.clock = clock
         self.chance = SystemChance(seed)
         self._open_another = open_another
+        self._end_process = end_process
         self._open: list[Store] = []
         self._hands: list[Hand] = []
 
@@ -176,6 +187,13 @@ class World:
         self.clock.advance(LEASE_S + 1)
         for hand in self._hands:
             assert hand.beat(), "a worker that beats is alive"
+
+    def crash(self, *dead: Hand) -> None:
+        """Let the processes of some workers die."""
+        self._hands = [hand for hand in self._hands if hand not in dead]
+        assert self._end_process is not None
+        for hand in dead:
+            self._end_process(hand.store, hand.id)
 
     async def rescue(self, store: Store | None = None) -> Any:
         return await (store or self.store).rescue(self.clock.now_us())

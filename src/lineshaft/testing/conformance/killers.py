@@ -54,6 +54,19 @@ class Killers(Conformance):
         assert pauses == sorted(pauses)
         assert pauses[-1] >= 1_000_000, "it must not kill workers as fast as they start"
 
+    async def test_a_lease_that_ran_out_is_no_crash(self, world: World) -> None:
+        """A process that was stopped, or whose loop was blocked, may live: its run is suspect, and not charged."""
+        [run_id] = await world.submitted()
+        for _ in range(bounds.CRASHES_MAX + 2):
+            stalled = await world.worker()
+            await stalled.take_one()
+            await world.die(stalled)
+            rescued = await world.rescue(world.other)
+            assert (rescued.returned, rescued.suspects, rescued.failed) == (1, 1, ())
+        seen = await world.view(run_id)
+        assert (seen.state, seen.crashes, seen.failure) == (State.READY, 0, None)
+        assert seen.suspect is not None
+
     async def test_crashes_are_no_attempts(self, world: World) -> None:
         [run_id] = await world.submitted()
         await kill(world)
@@ -145,6 +158,6 @@ async def kill(world: World, task: str = "greet") -> None:
 async def replaced(world: World, dead: Hand, runs: Sequence[Claimed], *, survive: bool = True) -> Hand:
     """Let a worker die, sweep over it, and start another in its place."""
     assert runs, "it died of something"
-    await world.die(dead)
+    world.crash(dead)
     assert (await world.rescue(world.other)).workers == (dead.id,)
     return await world.worker(None, *dead.tasks) if survive else dead

@@ -6,7 +6,7 @@ import pytest
 
 from lineshaft.core import bounds
 from lineshaft.core.states import State
-from lineshaft.testing.conformance.harness import LEASE_S, World, a_key, a_lane, together
+from lineshaft.testing.conformance.harness import LEASE_S, World, a_failure, a_key, a_lane, together
 from lineshaft.testing.conformance.killers import Killers
 
 
@@ -262,4 +262,19 @@ class Leases(Killers):
         await world.submitted(*world.several(count, a_lane("part")))
         await world.worker()
         assert [await world.store.park(world.clock.now_us()) for _ in range(3)] == [count - 50, 50, 0]
-        assert len(await (await world.worker(None, "part")).take()) == count
+        # So does returning them: the first step comes with who knows them, the others with the next sweeps.
+        hand = await world.worker(None, "part")
+        assert len(await hand.take()) == bounds.PRUNE_ROWS_MAX
+        await world.store.park(world.clock.now_us())
+        assert len(await hand.take()) == 50
+
+    async def test_what_present_code_refused_returns_with_a_new_worker_only(self, world: World) -> None:
+        await world.submitted(*world.several(3))
+        hand = await world.worker()
+        await hand.settle(
+            *(hand.ended(run, State.PARKED, failure=a_failure(), charged=False) for run in await hand.take())
+        )
+        for _ in range(3):
+            assert await world.store.park(world.clock.now_us()) == 0
+            assert await hand.take() == []
+        assert len(await (await world.worker(world.other)).take()) == 3

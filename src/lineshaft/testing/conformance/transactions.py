@@ -14,6 +14,7 @@ from lineshaft.core import bounds
 from lineshaft.core.errors import KeyReused, TransactionRefused, TransactionTooLong
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
+from lineshaft.store.port import Store
 from lineshaft.testing.conformance.harness import Capability, Conformance, World, a_key, until
 
 FORBIDDEN = ("COMMIT", "ROLLBACK", "BEGIN", "PRAGMA synchronous = OFF", "ATTACH ':memory:' AS elsewhere")
@@ -194,9 +195,16 @@ class Transactions(Conformance):
     async def test_writes_wait_for_a_transaction_and_then_go_on(self, world: World) -> None:
         self.require(Capability.CONCURRENT_WRITES)
         background = Background()
+        lent = asyncio.Event()
+
+        async def submit(store: Store) -> None:
+            await lent.wait()
+            await store.submit([world.new()])
+
+        mine = background.spawn(submit(world.store), "mine")
+        others = background.spawn(submit(world.other), "others")
         async with world.store.transaction() as tx:
-            mine = background.spawn(world.store.submit([world.new()]), "mine")
-            others = background.spawn(world.other.submit([world.new()]), "others")
+            lent.set()
             await asyncio.wait([mine, others], timeout=0.05)
             tx.submit([world.new()])
             assert not mine.done()
@@ -206,8 +214,10 @@ class Transactions(Conformance):
         assert await world.count() == 3
 
     async def test_who_gives_up_waiting_hurts_nobody(self, world: World) -> None:
+        lent = asyncio.Event()
+        waiting = Background().spawn(self.borrowing(world, lent), "waiting")
         async with world.store.transaction() as tx:
-            waiting = Background().spawn(self.borrowing(world), "waiting")
+            lent.set()
             await asyncio.wait([waiting], timeout=0.05)
             waiting.cancel()
             tx.commit()
@@ -215,7 +225,8 @@ class Transactions(Conformance):
             await waiting
         assert (await world.store.submit([world.new()]))[0].created
 
-    async def borrowing(self, world: World) -> None:
+    async def borrowing(self, world: World, lent: asyncio.Event) -> None:
+        await lent.wait()
         async with world.store.transaction():
             raise AssertionError("it was cancelled before it got the writer")
 
@@ -225,21 +236,43 @@ class Transactions(Conformance):
         self.require(Capability.BOUNDED_TRANSACTIONS)
         await ledger(world)
         monkeypatch.setattr(bounds, "WRITER_HOLD_S_MAX", 0.2)
-        run = world.new()
+        hand = await world.worker()
         async with world.store.transaction() as tx:
             write(tx, "Ada")
             # Nothing tells the writer to go on but its patience.
-            assert (await world.store.submit([run]))[0].created
+            assert await asyncio.to_thread(hand.beat)
             with pytest.raises(TransactionTooLong):
                 tx.submit([world.new()])
             with pytest.raises(TransactionTooLong):
                 tx.commit()
         assert await written(world) == []
-        assert await world.count() == 1
+        assert await world.count() == 0
         async with world.store.transaction() as tx:
             write(tx, "Bo")
             tx.commit()
         assert await written(world) == ["Bo"]
+
+    async def test_what_would_wait_for_the_own_transaction_is_refused_at_once(self, world: World) -> None:
+        [run_id] = await world.submitted()
+
+        async def borrow() -> None:
+            async with world.store.transaction():
+                pass
+
+        async with world.store.transaction() as tx:
+            for use in (
+                lambda: world.store.submit([world.new()]),
+                lambda: Background().spawn(world.store.submit([world.new()]), "inside"),
+                lambda: world.store.cancel(run_id, world.clock.now_us()),
+                borrow,
+            ):
+                with pytest.raises(TransactionRefused, match="tx="):
+                    await use()
+            tx.commit()
+            # It is over, though its block is not.
+            await world.submitted()
+        await world.submitted()
+        assert await world.count() == 3
 
     async def test_a_transaction_is_over_when_its_block_ends(self, world: World) -> None:
         async with world.store.transaction() as tx:

@@ -45,7 +45,7 @@ CREATE INDEX lineshaft_run_scheduled ON lineshaft_run (due_us) WHERE state = 'sc
 CREATE INDEX lineshaft_run_held ON lineshaft_run (worker) WHERE worker IS NOT NULL;
 CREATE INDEX lineshaft_run_suspect ON lineshaft_run (suspect) WHERE suspect IS NOT NULL;
 CREATE INDEX lineshaft_run_cancel ON lineshaft_run (worker) WHERE cancel_requested = 1;
-CREATE INDEX lineshaft_run_parked ON lineshaft_run (lane) WHERE state = 'parked';
+CREATE INDEX lineshaft_run_parked ON lineshaft_run (claimed_us, lane) WHERE state = 'parked';
 CREATE INDEX lineshaft_run_retry ON lineshaft_run (retry_of) WHERE retry_of IS NOT NULL;
 
 CREATE TABLE lineshaft_run_history (
