@@ -544,7 +544,6 @@ async def test_five_thousand_runs_leave_nothing_behind(tmp_path: Path, kind: str
         assert not worker._batching._timers
         assert not worker._transacting._waiting
         assert worker.done == count
-        assert len(worker._places) == 1
         await eventually(lambda: not worker._progress)
         assert len(worker._execution.background._tasks) == 0
     await eventually(lambda: asyncio.all_tasks() == tasks_before, "no task of ours")

@@ -12,6 +12,7 @@ from lineshaft.core.errors import RunNotFound
 from lineshaft.core.ident import SystemChance
 from lineshaft.core.states import FailureClass, State
 from lineshaft.engine.why import Reason, Why, why
+from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.store.values import (
     Claimed,
@@ -104,6 +105,11 @@ class Shop:
     async def die(self) -> None:
         """All workers stall past their leases, and the sweep comes by."""
         self.clock.us += 20 * SECOND
+        await self.store.rescue(self.clock.now_us())
+
+    async def crash(self, worker: int) -> None:
+        """Let the process of a worker die, and everybody notice."""
+        Alive(self.store.path).drop(worker)
         await self.store.rescue(self.clock.now_us())
 
     async def why(self, run_id: str) -> Why:
@@ -239,8 +245,9 @@ async def test_suspects_wait_to_run_alone(shop: Shop) -> None:
 async def test_who_kills_workers_alone_is_given_a_pause(shop: Shop) -> None:
     [run_id] = await shop.submit()
     for _ in range(2):
-        [_run] = await shop.claim(await shop.worker())
-        await shop.die()
+        worker = await shop.worker()
+        [_run] = await shop.claim(worker)
+        await shop.crash(worker)
     answer = await shop.why(run_id)
     assert answer.reason is Reason.CRASH_PAUSE
     assert "2 times by now" in answer.sentence
