@@ -12,7 +12,7 @@ from lineshaft.core.errors import LineshaftError
 
 app = typer.Typer(
     name="lineshaft",
-    help="One durable engine under tasks, workflows, schedules and events.",
+    help="One durable engine under a Python backend: tasks that survive every process.",
     epilog="Exit codes: 0 done · 1 failed · 2 bad input · 3 not found · 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
