@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from lineshaft.core.clock import Clock
-    from lineshaft.core.ident import Chance
+    from lineshaft.core.host import Host
     from lineshaft.engine.places import Concurrency
     from lineshaft.engine.run import Run
     from lineshaft.engine.transactions import AsyncTransaction
@@ -48,15 +47,14 @@ class App:
         *,
         store: str | Store | None = None,
         history: Duration = bounds.HISTORY_RETENTION_S,
-        clock: Clock | None = None,
-        chance: Chance | None = None,
+        host: Host | None = None,
     ) -> None:
         check_name(name, "An app's name")
         self.name = name
         self.registry = Registry()
         self._store = store
         self._history_s = seconds(history, "App history")
-        self.runtime = Runtime(self.registry, self._open_store, clock, chance)
+        self.runtime = Runtime(self.registry, self._open_store, host)
 
     def __repr__(self) -> str:
         return f"<App {self.name}>"
@@ -126,8 +124,7 @@ class App:
         runtime = self.runtime
         worker = Worker(
             store=runtime.store,
-            clock=runtime.clock,
-            chance=runtime.chance,
+            host=runtime.host,
             registry=self.registry,
             make_pool=_make_pool,
             told=runtime.ended,

@@ -1,12 +1,11 @@
-"""The SQLite store against the suites, with its writer in a thread as in production, and inline as in simulation."""
+"""The SQLite store against the suites."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
 
 import pytest
 
@@ -17,10 +16,9 @@ from lineshaft.store.sqlite.backups import restore
 from lineshaft.store.sqlite.loan import PART
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.testing import conformance
-from lineshaft.testing.conformance import Capability
 
 
-class Threaded:
+class Sqlite:
     part_control = tuple(f"{control} {PART}" for control in ("SAVEPOINT", "RELEASE", "ROLLBACK TO"))
 
     @pytest.fixture
@@ -43,67 +41,29 @@ class Threaded:
         restore(backup, tmp_path / "store.db")
 
 
-class Inline(Threaded):
-    lacks: ClassVar[Mapping[Capability, str]] = {
-        Capability.BOUNDED_TRANSACTIONS: "nobody stands beside an inline loan and counts",
-        Capability.CONCURRENT_WRITES: "a second inline store would block the one event loop",
-    }
-
-    async def open_store(self, tmp_path: Path, clock: Clock) -> SqliteStore:
-        return SqliteStore(tmp_path / "store.db", clock, threaded=False)
-
-
-class TestSubmissions(Threaded, conformance.Submissions):
+class TestSubmissions(Sqlite, conformance.Submissions):
     pass
 
 
-class TestClaims(Threaded, conformance.Claims):
+class TestClaims(Sqlite, conformance.Claims):
     pass
 
 
-class TestLeases(Threaded, conformance.Leases):
+class TestLeases(Sqlite, conformance.Leases):
     pass
 
 
-class TestReads(Threaded, conformance.Reads):
+class TestReads(Sqlite, conformance.Reads):
     pass
 
 
-class TestOperations(Threaded, conformance.Operations):
+class TestOperations(Sqlite, conformance.Operations):
     pass
 
 
-class TestTransactions(Threaded, conformance.Transactions):
+class TestTransactions(Sqlite, conformance.Transactions):
     pass
 
 
-class TestWakes(Threaded, conformance.Wakes):
-    pass
-
-
-class TestSubmissionsInline(Inline, conformance.Submissions):
-    pass
-
-
-class TestClaimsInline(Inline, conformance.Claims):
-    pass
-
-
-class TestLeasesInline(Inline, conformance.Leases):
-    pass
-
-
-class TestReadsInline(Inline, conformance.Reads):
-    pass
-
-
-class TestOperationsInline(Inline, conformance.Operations):
-    pass
-
-
-class TestTransactionsInline(Inline, conformance.Transactions):
-    pass
-
-
-class TestWakesInline(Inline, conformance.Wakes):
+class TestWakes(Sqlite, conformance.Wakes):
     pass

@@ -34,6 +34,7 @@ from lineshaft import (
     Task,
 )
 from lineshaft.core.errors import StoreUnavailable
+from lineshaft.core.host import Host
 from lineshaft.core.ident import SystemChance
 from lineshaft.store.values import RunFilter
 from tests.support import error_of, eventually, new_app, reaches, result_of, results_of, working
@@ -265,7 +266,7 @@ async def test_a_retry_waits_for_its_pause(tmp_path: Path) -> None:
         def fraction(self) -> float:
             return 1.0
 
-    app = new_app(tmp_path, chance=Last(SystemChance()))
+    app = new_app(tmp_path, host=Host(chance=Last(SystemChance())))
     times = []
 
     @app.task(retry=Retry(attempts=3, initial="200ms", factor=2, maximum="300ms"))

@@ -388,9 +388,8 @@ async def test_news_that_cannot_be_told_do_not_stop_the_writer(
     await world.close()
 
 
-@pytest.mark.parametrize("threaded", [True, False])
-async def test_a_closed_store_refuses_clearly(tmp_path: Path, threaded: bool) -> None:
-    world = await a_world(tmp_path / "store.db", threaded=threaded)
+async def test_a_closed_store_refuses_clearly(tmp_path: Path) -> None:
+    world = await a_world(tmp_path / "store.db")
     await world.close()
     for use in (
         lambda: world.store.submit([world.new()]),

@@ -291,12 +291,11 @@ async def test_a_number_that_another_process_still_holds_is_not_given(tmp_path: 
     await store.close()
 
 
-@pytest.mark.parametrize("threaded", [True, False])
 async def test_a_store_that_others_lock_too_long_says_so_and_recovers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threaded: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0.1)
-    world = a_world(SqliteStore(tmp_path / "store.db", threaded=threaded))
+    world = a_world(SqliteStore(tmp_path / "store.db"))
     other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     for write in (world.submitted, lambda: world.store.transaction().__aenter__()):

@@ -64,7 +64,7 @@ class Lender:
         self.sessions = Sessions()
 
     def loan(self, hold_s: float = FOREVER_S) -> Loan:
-        loan = Loan(lambda: self.lent, hold_s, lambda: None)
+        loan = Loan(lambda: self.lent, hold_s, threading.Event())
         loan.open()
         return loan
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 
-from lineshaft.core.clock import Clock
+from lineshaft.core.host import Host, Thread
 from lineshaft.store.port import Leases
 
 _log = logging.getLogger("lineshaft")
@@ -22,18 +21,19 @@ TICK_S = 0.5
 class Heart:
     """Beats for one worker until stopped. `lost` is called on the loop when the lease is gone."""
 
-    def __init__(self, store: Leases, clock: Clock, lease_s: float, lost: Callable[[], None]) -> None:
+    def __init__(self, store: Leases, host: Host, lease_s: float, lost: Callable[[], None]) -> None:
         self._store = store
-        self._clock = clock
+        self._threading = host.threading
+        self._clock = clock = host.clock
         self._lease_s = lease_s
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._worker = 0
         self._ticked_s = clock.monotonic_s()
         self._extended_s = clock.monotonic_s()
-        self._stop = threading.Event()
+        self._stop = self._threading.event()
         self._timer: asyncio.TimerHandle | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Thread | None = None
         self.blocked = False
 
     def start(self, worker: int) -> None:
@@ -43,8 +43,7 @@ class Heart:
         if self._timer is None:
             self._tick()
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._beat, name="lineshaft-heart", daemon=True)
-            self._thread.start()
+            self._thread = self._threading.start(self._beat, "lineshaft-heart")
 
     def stop(self) -> None:
         self._stop.set()

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lineshaft.core.clock import Clock, SystemClock
-from lineshaft.core.ident import Chance, SystemChance
+from lineshaft.core.host import Host
 from lineshaft.engine.registry import Registry
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
 from lineshaft.engine.wait import Ending, Waiters
@@ -29,12 +28,12 @@ class Runtime:
         self,
         registry: Registry,
         open_store: Callable[[], Store],
-        clock: Clock | None = None,
-        chance: Chance | None = None,
+        host: Host | None = None,
     ) -> None:
         self.registry = registry
-        self.clock = clock or SystemClock()
-        self.chance = chance or SystemChance()
+        self.host = host or Host()
+        self.clock = self.host.clock
+        self.chance = self.host.chance
         self._open_store = open_store
         self._store: Store | None = None
         self._lock = threading.Lock()

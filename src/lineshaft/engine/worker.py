@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import pydantic_core
 
 from lineshaft.core import bounds
-from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
-from lineshaft.core.ident import Chance
+from lineshaft.core.host import Host
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
 from lineshaft.core.threads import Threads
@@ -59,8 +58,7 @@ class Worker:
         self,
         *,
         store: Store,
-        clock: Clock,
-        chance: Chance,
+        host: Host,
         registry: Registry,
         make_pool: Callable[[Concurrency], PoolOfProcesses],
         told: Callable[[Sequence[tuple[str, Ending]], bool], None],
@@ -71,7 +69,8 @@ class Worker:
         grace_s: float = 10.0,
     ) -> None:
         self._store = store
-        self._clock = clock
+        self._host = host
+        self._clock = clock = host.clock
         self._registry = registry
         self._make_pool = make_pool
         self._told = told
@@ -100,7 +99,7 @@ class Worker:
         self._execution = Execution(
             store=store,
             clock=clock,
-            chance=chance,
+            chance=host.chance,
             settler=self._settler,
             threads=self._threads,
             processes=self._processes,
@@ -128,7 +127,7 @@ class Worker:
     async def start(self) -> None:
         """Register, and begin to claim."""
         self._loop = asyncio.get_running_loop()
-        self._heart = Heart(self._store, self._clock, self._lease_s, self._lease_lost)
+        self._heart = Heart(self._store, self._host, self._lease_s, self._lease_lost)
         # First of all what the dead left: a restarted program goes on where it was killed.
         await self._upkeep.rescue()
         await self._register()

@@ -33,7 +33,7 @@ class OwnConnection(sqlite3.Connection):
     """A connection that Lineshaft opened: it never checkpoints by itself."""
 
 
-def open_connection(path: Path) -> OwnConnection:
+def open_connection(path: Path, factory: type[OwnConnection] = OwnConnection) -> OwnConnection:
     """Open a connection for reading and writing; the file is created where it does not exist."""
     if sqlite3.sqlite_version_info < LIBRARY_OLDEST:
         raise StoreUnavailable(
@@ -52,7 +52,7 @@ def open_connection(path: Path) -> OwnConnection:
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
-            factory=OwnConnection,
+            factory=factory,
         )
         try:
             # Checkpoints are ours alone, under the write gate: that is what makes versions with the

@@ -6,13 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from lineshaft.store.sqlite.connection import (
-    BUSY_TIMEOUT_S,
-    LIBRARY_WAL_RESET_MENDED,
-    OwnConnection,
-    open_connection,
-)
-from lineshaft.store.sqlite.gate import Gate
+from lineshaft.store.sqlite.connection import BUSY_TIMEOUT_S, LIBRARY_WAL_RESET_MENDED, OwnConnection
+from lineshaft.store.sqlite.machine import Machine
 
 LOG_BYTES_TO_CHECKPOINT = 16 * 1_048_576
 """Above this size the write-ahead log is copied into the database after a commit."""
@@ -27,15 +22,17 @@ READERS_WAIT_MS = 500
 class StoreFiles:
     """Opens connections on one database file and keeps its log bounded."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, machine: Machine | None = None) -> None:
+        machine = machine or Machine()
         self.path = path.absolute()
+        self._connect = machine.connect
         self._log = f"{self.path}-wal"
         self._commits_since_checkpoint = COMMITS_TO_CHECKPOINT
-        open_connection(self.path).close()
-        self.gate = Gate(self.path)
+        self.connect().close()
+        self.gate = machine.gate(self.path)
 
     def connect(self) -> OwnConnection:
-        return open_connection(self.path)
+        return self._connect(self.path)
 
     def checkpoint(self, connection: OwnConnection, *, force: bool = False) -> None:
         """Copy the log into the database if it has grown. The caller holds the gate."""

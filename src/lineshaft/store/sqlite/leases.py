@@ -16,7 +16,7 @@ import pydantic_core
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
 from lineshaft.core.states import FailureClass, State
-from lineshaft.store.sqlite.alive import Alive
+from lineshaft.store.sqlite.machine import Liveness
 from lineshaft.store.sqlite.packing import fetch, pack
 from lineshaft.store.sqlite.settlement import finish_runs
 from lineshaft.store.values import Failure, NewWorker, Rescued
@@ -69,7 +69,7 @@ class Registry:
     """The writes about workers, with the clock and the locks they need."""
 
     clock: Clock
-    alive: Alive
+    alive: Liveness
 
     def register(self, connection: sqlite3.Connection, workers: Sequence[NewWorker]) -> Sequence[int]:
         numbers = []

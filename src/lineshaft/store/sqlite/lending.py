@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from pathlib import Path
@@ -60,22 +60,27 @@ class LendingThreads:
                 hint="Look for what they wait for without an end; a restart of this process frees them.",
             )
 
-    def submit(self, use: Callable[..., T], *args: Any) -> Future[T]:
+    def submit(self, use: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Call it in a thread and in the context of who calls, at once."""
         self.require_room()
-        with self._lock:
-            self._busy += 1
-        try:
-            future = self._threads.submit(copy_context().run, use, *args)
-        except BaseException:
-            self._ended(None)
-            raise
-        future.add_done_callback(self._ended)
-        return future
+        context = copy_context()
 
-    def _ended(self, _: object) -> None:
+        def occupy() -> T:
+            try:
+                return context.run(use, *args)
+            finally:
+                self._count(-1)
+
+        self._count(+1)
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._threads, occupy)
+        except BaseException:
+            self._count(-1)
+            raise
+
+    def _count(self, change: int) -> None:
         with self._lock:
-            self._busy -= 1
+            self._busy += change
 
     def shutdown(self) -> None:
         self._threads.shutdown()

@@ -9,10 +9,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 
-from lineshaft.core.clock import SystemClock
+from lineshaft.core.clock import Clock
 from lineshaft.store.sqlite.connection import OwnConnection
 from lineshaft.store.sqlite.files import StoreFiles
-from lineshaft.store.sqlite.pokes import Pokes
+from lineshaft.store.sqlite.machine import Poking
 from lineshaft.store.sqlite.writer import Writer
 from lineshaft.store.values import News
 
@@ -31,7 +31,7 @@ Listener = Callable[[News], None]
 class Listening:
     """The listeners of this process, and the addresses of the others."""
 
-    def __init__(self, files: StoreFiles) -> None:
+    def __init__(self, files: StoreFiles, pokes: Poking, clock: Clock) -> None:
         self._files = files
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -40,9 +40,9 @@ class Listening:
         self._addresses: list[str] = []
         self._read_at_s = -1e9
         self._gone: set[str] = set()
-        self._pokes = Pokes()
+        self._pokes = pokes
         self._connection: OwnConnection | None = None
-        self._clock = SystemClock()
+        self._clock = clock
         self._announced = False
 
     # Speaking, on the writer's thread
@@ -52,7 +52,7 @@ class Listening:
         if not news:
             return
         now_s = self._clock.monotonic_s()
-        if now_s - self._read_at_s > ADDRESSES_GOOD_S:
+        if now_s - self._read_at_s >= ADDRESSES_GOOD_S:
             self._read_at_s = now_s
             if self._connection is None:
                 self._connection = self._files.connect()
@@ -103,7 +103,7 @@ class Listening:
         self._announced = True
 
     @property
-    def pokes(self) -> Pokes:
+    def pokes(self) -> Poking:
         return self._pokes
 
     def take_gone(self) -> list[str]:
@@ -148,9 +148,7 @@ class _Watch:
         # It is used on the event loop, and a look that fails is made again soon.
         self._connection.execute(f"PRAGMA busy_timeout = {LOOK_WAITS_MS}")
         self._version = self._change_counter()
-        self._fileno = listening.pokes.fileno()
-        if self._fileno >= 0:
-            loop.add_reader(self._fileno, self._on_poke)
+        self._stop_hearing = listening.pokes.hear(loop, self._on_poke)
         self._timer = loop.call_later(LOOK_EVERY_S, self._look)
         self._announced = loop.create_task(self._announce(writer))
 
@@ -159,8 +157,7 @@ class _Watch:
             self._listening.announced()
             await writer.write(_announce, [self._listening.pokes.address], News.LISTENERS)
 
-    def _on_poke(self) -> None:
-        news = self._listening.pokes.received()
+    def _on_poke(self, news: News) -> None:
         if news:
             self._listening.heard(news)
 
@@ -182,8 +179,7 @@ class _Watch:
         self._timer.cancel()
         if not self._loop.is_closed():
             self._announced.cancel()
-            if self._fileno >= 0:
-                self._loop.remove_reader(self._fileno)
+            self._stop_hearing()
         self._connection.close()
 
 

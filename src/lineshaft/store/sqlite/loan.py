@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lineshaft.core.errors import StoreError, TransactionRefused, TransactionTooLong
+from lineshaft.core.host import Event
 from lineshaft.store.sqlite.connection import OwnConnection, translate
 
 _log = logging.getLogger("lineshaft")
@@ -101,15 +102,12 @@ class Loan:
     one, by an interrupt) and can write nothing more.
     """
 
-    def __init__(
-        self, lent: Callable[[], LentConnection], hold_s: float, returned: Callable[[], None]
-    ) -> None:
+    def __init__(self, lent: Callable[[], LentConnection], hold_s: float, returned: Event) -> None:
         self._lent_lazily = lent
         self._lent: LentConnection | None = None
         self.hold_s = hold_s
-        self._told = returned
+        self._returned = returned
         self._lock = threading.RLock()
-        self._returned = threading.Event()
         self._over = False
         self._overdue = False
         self._revoked = False
@@ -230,7 +228,6 @@ class Loan:
                 self._lent.roll_back()
         finally:
             self._returned.set()
-            self._told()
 
     def too_long(self) -> TransactionTooLong:
         """The error of a borrower that overstayed."""

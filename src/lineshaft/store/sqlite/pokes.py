@@ -7,9 +7,11 @@ is never waited for; one that is lost costs a fraction of a second, until the ch
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Callable
 
 from lineshaft.core.ident import SystemChance
 from lineshaft.store.values import News
@@ -26,11 +28,19 @@ class Pokes:
             self.address = f"lineshaft-{SystemChance().run_ids(0, 1)[0]}"
             self._socket.bind(f"\0{self.address}")
 
-    def fileno(self) -> int:
-        """Readable when a poke has come; -1 where the platform has no abstract sockets."""
-        return -1 if self._socket is None else self._socket.fileno()
+    def hear(self, loop: asyncio.AbstractEventLoop, heard: Callable[[News], None]) -> Callable[[], None]:
+        """Call `heard` on the loop with what others poke, until what is returned is called."""
+        if self._socket is None:
+            return lambda: None
+        fileno = self._socket.fileno()
+        loop.add_reader(fileno, lambda: heard(self._received()))
 
-    def received(self) -> News:
+        def end() -> None:
+            loop.remove_reader(fileno)
+
+        return end
+
+    def _received(self) -> News:
         """All that was heard since the last call."""
         heard = News(0)
         while self._socket is not None:

@@ -28,11 +28,11 @@ from lineshaft.store.sqlite import (
     settlement,
     submissions,
 )
-from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.connection import OwnConnection, require_safe_to_join, translated
 from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.lending import LendingThreads, marked, refuse_inside
 from lineshaft.store.sqlite.listening import Listening, forget
+from lineshaft.store.sqlite.machine import Machine
 from lineshaft.store.sqlite.schema import refuse_foreign, require_current
 from lineshaft.store.sqlite.transaction import LentTransaction
 from lineshaft.store.sqlite.writer import Writer
@@ -65,15 +65,13 @@ T = TypeVar("T")
 
 
 class SqliteStore:
-    """One SQLite file. Usable from any number of threads and event loops of this process.
+    """One SQLite file. Usable from any number of threads and event loops of this process."""
 
-    With `threaded=False` every statement is executed on the event loop, for deterministic simulation.
-    """
-
-    def __init__(self, path: Path, clock: Clock | None = None, *, threaded: bool = True) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None, machine: Machine | None = None) -> None:
         self._clock = clock or SystemClock()
+        machine = machine or Machine()
         refuse_foreign(path)
-        self._files = StoreFiles(path)
+        self._files = StoreFiles(path, machine)
         try:
             require_current(self._files)
         except BaseException:
@@ -81,17 +79,16 @@ class SqliteStore:
             raise
         self.path = self._files.path
         self.address = f"sqlite:///{self.path}"
-        self._registry = leases.Registry(self._clock, Alive(self.path))
-        self._threaded = threaded
-        self._readers = ThreadPoolExecutor(2, "lineshaft-reader") if threaded else None
-        self._lending = LendingThreads() if threaded else None
+        self._registry = leases.Registry(self._clock, machine.alive(self.path))
+        self._readers = ThreadPoolExecutor(2, "lineshaft-reader")
+        self._lending = LendingThreads()
         self._reading = threading.local()
         self._read_connections: list[OwnConnection] = []
         self._sessions: Sessions | None = None
         self._engine: Engine | None = None
         self._closed = False
-        self._listening = Listening(self._files)
-        self._writer = Writer(self._files, self._listening.committed, threaded=threaded)
+        self._listening = Listening(self._files, machine.pokes(), self._clock)
+        self._writer = Writer(self._files, self._listening.committed, machine.threading)
         # Bound once: the writer gathers rows by the identity of their write.
         self._beat = self._registry.beat
         self._rescue = self._registry.rescue
@@ -221,8 +218,6 @@ class SqliteStore:
     async def _read(self, read: Callable[..., T], *args: Any) -> T:
         if self._closed:
             raise StoreUnavailable("The store is closed.")
-        if self._readers is None:
-            return self._read_now(read, *args)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, partial(self._read_now, read, *args))
 
@@ -264,8 +259,7 @@ class SqliteStore:
     @asynccontextmanager
     async def transaction(self, hold_s: float = bounds.WRITER_HOLD_S_MAX) -> AsyncIterator[LentTransaction]:
         refuse_inside(self.path)
-        if self._lending is not None:
-            self._lending.require_room()
+        self._lending.require_room()
         loan = await self._writer.borrow(min(hold_s, bounds.WRITER_HOLD_S_MAX))
         try:
             with marked(loan):
@@ -304,22 +298,17 @@ class SqliteStore:
         with suppress(LineshaftError):
             await self._listening.say_goodbye(self._writer)
         self._listening.stop_listening()
-        if self._readers is None:
-            self._close_now()
-        else:
-            await asyncio.get_running_loop().run_in_executor(None, self._close_now)
+        await asyncio.get_running_loop().run_in_executor(None, self._close_now)
 
     def _close_now(self) -> None:
         self._writer.close()
         self._listening.close()
-        if self._lending is not None:
-            self._lending.shutdown()
+        self._lending.shutdown()
         if self._engine is not None:
             self._engine.dispose()
         if self._sessions is not None:
             self._sessions.close()
-        if self._readers is not None:
-            self._readers.shutdown()
+        self._readers.shutdown()
         for connection in self._read_connections:
             connection.close()
         self._files.close()

@@ -30,7 +30,7 @@ _FORGET_PART = f"ROLLBACK TO {PART} /* lineshaft */"
 class LentTransaction:
     """One transaction on the store, in which several runs may each have a part (a savepoint)."""
 
-    def __init__(self, loan: Loan, sessions: Callable[[], Sessions], threads: LendingThreads | None) -> None:
+    def __init__(self, loan: Loan, sessions: Callable[[], Sessions], threads: LendingThreads) -> None:
         self._loan = loan
         self._threads = threads
         self._sessions = sessions
@@ -59,9 +59,7 @@ class LentTransaction:
             raise translate(error, self._loan.path) from error
 
     async def off_loop(self, use: Callable[..., T], *args: Any) -> T:
-        if self._threads is None:
-            return use(*args)
-        future = asyncio.wrap_future(self._threads.submit(use, *args))
+        future = self._threads.submit(use, *args)
         # When the loan is over nothing can come of it any more, so nobody waits longer than that.
         patience_s = self._loan.hold_s + 1.0
         try:

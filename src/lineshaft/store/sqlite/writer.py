@@ -13,17 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import StoreFull, StoreUnavailable
+from lineshaft.core.host import Event, Threading
 from lineshaft.store.sqlite.connection import translate
 from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.loan import LentConnection, Loan
@@ -53,12 +52,18 @@ class _Wanted:
 
     write: Write[Any, Any]
     rows: Sequence[Any]
-    future: Future[Any] | asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop | None
+    waiter: _Waiter | Event
     news: News
     payload_bytes: int = 0
     result: Any = None
     error: BaseException | None = None
+
+
+class _Waiter(NamedTuple):
+    """A caller on an event loop."""
+
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
 
 
 @dataclass(slots=True, eq=False)
@@ -69,30 +74,23 @@ class _LoanWanted:
 
 
 class Writer:
-    """Writes for one process.
+    """Writes for one process."""
 
-    With `threaded=False` everything happens on the event loop, which is what a simulation wants.
-    """
-
-    def __init__(self, files: StoreFiles, after_commit: AfterCommit, *, threaded: bool = True) -> None:
+    def __init__(self, files: StoreFiles, after_commit: AfterCommit, threading: Threading) -> None:
         self._files = files
         self._after_commit = after_commit
         self._connection = files.connect()
         self._lent_lazily: LentConnection | None = None
         self._broken = False
-        self._threaded = threaded
-        self._turn = threading.Condition()
+        self._threading = threading
+        self._turn = threading.condition()
         """Guards what follows; notified when something waits, when something was served, and at the end."""
         self._writes: deque[_Wanted] = deque()
         self._loans: deque[_LoanWanted] = deque()
         self._rows_waiting = 0
         self._bytes_waiting = 0
         self._closed = False
-        self._lent = False
-        self._inline_scheduled = False
-        self._thread = threading.Thread(target=self._serve, name="lineshaft-writer", daemon=True)
-        if threaded:
-            self._thread.start()
+        self._thread = threading.start(self._serve, "lineshaft-writer")
 
     # What callers use
 
@@ -103,30 +101,29 @@ class Writer:
         loop = asyncio.get_running_loop()
         while self._is_full():
             await loop.run_in_executor(None, self._wait_for_room)
-        wanted = _Wanted(write, rows, loop.create_future(), loop, news, payload_bytes)
-        self._put(wanted)
+        future: asyncio.Future[Sequence[Result]] = loop.create_future()
+        self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes))
         # A caller that is cancelled does not undo a write under way: it may already be durable.
-        result: Sequence[Result] = await asyncio.shield(_as_asyncio(wanted.future))
+        result: Sequence[Result] = await asyncio.shield(future)
         return result
 
     def write_blocking(
         self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS
     ) -> Sequence[Result]:
         """The same for a thread without an event loop."""
-        future: Future[Any] = Future()
-        wanted = _Wanted(write, rows, future, None, news)
-        if self._threaded:
-            self._put(wanted)
-        else:
-            self._flush([wanted])
-            self._tell([wanted])
-        result: Sequence[Result] = future.result()
+        told = self._threading.event()
+        wanted = _Wanted(write, rows, told, news)
+        self._put(wanted)
+        told.wait()
+        if wanted.error is not None:
+            raise wanted.error
+        result: Sequence[Result] = wanted.result
         return result
 
     async def borrow(self, hold_s: float) -> Loan:
         """Borrow the writer for user code; it must be given back by `Loan.finish`."""
         loop = asyncio.get_running_loop()
-        loan = Loan(self._lent_connection, hold_s, self._loan_returned)
+        loan = Loan(self._lent_connection, hold_s, self._threading.event())
         wanted = _LoanWanted(loan, loop.create_future(), loop)
         self._put(wanted)
         try:
@@ -142,11 +139,7 @@ class Writer:
         with self._turn:
             self._closed = True
             self._turn.notify_all()
-        if self._threaded:
-            self._thread.join()
-        else:
-            self._serve_inline()
-            self._refuse_all()
+        self._thread.join()
         try:
             with self._files.gate.entered():
                 self._checkpoint(force=True)
@@ -170,9 +163,6 @@ class Writer:
                 self._rows_waiting += len(wanted.rows)
                 self._bytes_waiting += wanted.payload_bytes
             self._turn.notify_all()
-        if not self._threaded and not self._inline_scheduled:
-            self._inline_scheduled = True
-            asyncio.get_running_loop().call_soon(self._serve_inline)
 
     def _is_full(self) -> bool:
         return not self._closed and (
@@ -197,11 +187,6 @@ class Writer:
         with self._turn:
             self._turn.wait_for(lambda: self._writes or self._loans or self._closed)
             return bool(self._writes or self._loans)
-
-    def _serve_inline(self) -> None:
-        self._inline_scheduled = False
-        while not self._lent and (self._writes or self._loans):
-            self._serve_turn()
 
     def _serve_turn(self) -> None:
         """All the writes that wait now, then one loan."""
@@ -330,10 +315,10 @@ class Writer:
     def _tell(self, batch: list[_Wanted]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[_Wanted]] = {}
         for wanted in batch:
-            if wanted.loop is None:
-                _resolve(wanted)
+            if isinstance(wanted.waiter, _Waiter):
+                by_loop.setdefault(wanted.waiter.loop, []).append(wanted)
             else:
-                by_loop.setdefault(wanted.loop, []).append(wanted)
+                wanted.waiter.set()
         for loop, group in by_loop.items():
             _soon(loop, _resolve_all, group)
 
@@ -341,16 +326,6 @@ class Writer:
 
     def _lend(self, wanted: _LoanWanted) -> None:
         """Stand still while user code holds the write lock, for a bounded time."""
-        if not self._threaded:
-            self._lent = True
-            try:
-                wanted.loan.open()
-            except Exception as error:
-                self._lent = False
-                _refuse(wanted, self._translated(error))
-            else:
-                _grant(wanted)
-            return
         try:
             with self._files.gate.entered():
                 wanted.loan.open()
@@ -368,13 +343,6 @@ class Writer:
         if self._lent_lazily is None or self._lent_lazily.broken:
             self._lent_lazily = LentConnection(self._files.connect(), self._files.path)
         return self._lent_lazily
-
-    def _loan_returned(self) -> None:
-        """Called by an inline loan, which nobody waits for on a thread."""
-        if not self._threaded:
-            self._lent = False
-            self._announce(News.ALL & ~News.LISTENERS)
-            self._serve_inline()
 
 
 def _flushes(writes: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
@@ -404,11 +372,6 @@ class _ContentError(Exception):
         self.cause = cause
 
 
-def _as_asyncio(future: Future[Any] | asyncio.Future[Any]) -> asyncio.Future[Any]:
-    assert isinstance(future, asyncio.Future)
-    return future
-
-
 def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: Any) -> None:
     try:
         loop.call_soon_threadsafe(callback, *args)
@@ -421,18 +384,15 @@ def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args:
 
 def _resolve_all(group: list[_Wanted]) -> None:
     for wanted in group:
-        _resolve(wanted)
-
-
-def _resolve(wanted: _Wanted) -> None:
-    if wanted.future.done():
-        return
-    if wanted.error is not None:
-        wanted.future.set_exception(wanted.error)
-        if isinstance(wanted.future, asyncio.Future):
-            wanted.future.exception()  # its caller may have been cancelled; that is no warning's business
-    else:
-        wanted.future.set_result(wanted.result)
+        assert isinstance(wanted.waiter, _Waiter)
+        future = wanted.waiter.future
+        if future.done():
+            continue
+        if wanted.error is not None:
+            future.set_exception(wanted.error)
+            future.exception()  # its caller may have been cancelled; that is no warning's business
+        else:
+            future.set_result(wanted.result)
 
 
 def _grant(wanted: _LoanWanted) -> None:
