@@ -96,6 +96,20 @@ def holds(payload):
     re.match("(a+)+$", "a" * 60 + "b")
 
 @Task
+def imports(payload):
+    __import__(payload.decode())
+    return b""
+
+@Task
+def waits(payload):
+    """Tells that it executes, and waits until it may end."""
+    folder = payload.decode()
+    open(f"{folder}/{os.getpid()}", "w").close()
+    while not os.path.exists(f"{folder}/end"):
+        time.sleep(0.01)
+    return payload
+
+@Task
 def sleeps(payload):
     time.sleep(float(payload))
     return payload
@@ -268,14 +282,16 @@ async def test_a_child_that_dies_fails_its_own_call(pool: ProcessPool, target: s
     assert result(await pool.call("pool_tasks:pid", b"")) != first
 
 
-async def test_one_killed_child_leaves_the_others_alone(build: Build) -> None:
+async def test_one_killed_child_leaves_the_others_alone(build: Build, tmp_path: Path) -> None:
     pool = build(children=3)
     await pool.start()
+    folder = tmp_path / "executing"
+    folder.mkdir()
     async with asyncio.TaskGroup() as group:
-        calls = [group.create_task(pool.call("pool_tasks:sleeps", b"1.5")) for _ in range(6)]
-        await until(lambda: len(pool.pids) == 3)
-        await asyncio.sleep(0.7)
+        calls = [group.create_task(pool.call("pool_tasks:waits", bytes(folder))) for _ in range(6)]
+        await until(lambda: len(list(folder.iterdir())) == 3)
         os.kill(pool.pids[1], signal.SIGKILL)
+        (folder / "end").touch()
     failures = [call.result().failure for call in calls if call.result().failure]
     assert len(failures) == 1
     assert failures[0] is not None
