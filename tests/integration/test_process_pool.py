@@ -562,9 +562,10 @@ def here(payload):
     return repr((__name__, in_child())).encode()
 
 async def main():
-    pool = ProcessPool(children=4)
+    pool = ProcessPool(children=1 if "short" in sys.argv else 4)
     await pool.start()
     if "short" in sys.argv:
+        await pool.call("pool_tasks:imports", b"multiprocessing")
         print((await pool.call("__main__:here", b"")).result.decode())
         print((await pool.call("__main__:here", b"fail")).failure.mro[0])
         await pool.close()

@@ -136,6 +136,7 @@ class _Targets:
 
     def __init__(self, main: dict[str, str | None]) -> None:
         self._main = main
+        self._main_is_imported = False
         self._found: dict[str, Execute] = {}
 
     def find(self, target: str) -> tuple[Execute, bool]:
@@ -158,7 +159,8 @@ class _Targets:
         """Import the script that the user started, under the name that multiprocessing gives it as well, so
         that its `if __name__ == "__main__"` block stays out.
         """
-        if "__mp_main__" in sys.modules:
+        # Not whether there is a __mp_main__: importing multiprocessing makes one, of whatever runs as __main__.
+        if self._main_is_imported:
             return
         name, path = self._main["name"], self._main["path"]
         if name is not None:
@@ -173,6 +175,7 @@ class _Targets:
         module = types.ModuleType("__mp_main__")
         module.__dict__.update(content)
         sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+        self._main_is_imported = True
 
 
 class _Meter:
