@@ -451,3 +451,19 @@ def test_a_use_that_walks_on_is_found(small: Recording, large: Recording) -> Non
     walk = "SELECT count(*) FROM lineshaft_run WHERE state = 'ready' AND suspect IS NULL AND lane > 0"
     assert not wrong(large.explained(lambda c: c.execute(walk)))
     assert costs_more(small, large, lambda c: c.execute(walk).fetchone())
+
+
+async def test_statistics_of_a_time_when_the_queue_was_short_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    filled(path, 20, 8, 3).close()
+    c = connect(path)
+    c.execute("CREATE TABLE theirs (id INTEGER PRIMARY KEY, name TEXT)")
+    c.execute("CREATE INDEX theirs_name ON theirs (name)")
+    c.execute("INSERT INTO theirs (name) VALUES ('one')")
+    c.execute("ANALYZE")
+    noted = "SELECT DISTINCT tbl FROM sqlite_stat1 ORDER BY tbl"
+    assert ("lineshaft_run",) in c.execute(noted).fetchall()
+    store = SqliteStore(path, WORLD.clock)
+    assert c.execute(noted).fetchall() == [("theirs",)]
+    await store.close()
+    c.close()

@@ -44,6 +44,7 @@ def require_current(files: StoreFiles) -> None:
         with translated(files.path):
             found = revision(connection)
             if found == REVISIONS[-1]:
+                _forget_statistics(files, connection)
                 return
             if found is None:
                 _require_ours(connection, files.path)
@@ -56,6 +57,23 @@ def require_current(files: StoreFiles) -> None:
             hint="Stop its workers, make a backup, and run `lineshaft migrate`.",
         )
     migrate(files)
+
+
+def _forget_statistics(files: StoreFiles, connection: sqlite3.Connection) -> None:
+    """Delete what ANALYZE wrote about our tables, before the connections that will plan by it are opened.
+
+    The statements say themselves which index they go by, and the queue may have been empty when somebody, for the
+    tables beside ours, had the file analysed: once it is long, a planner that believes so reads all of it, again and
+    again. Without statistics it takes every table for large.
+    """
+    tables = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'sqlite_stat1'").fetchone()
+    if tables[0] and connection.execute(_HAS_STATISTICS).fetchone():
+        with files.gate.entered():
+            connection.execute(_DELETE_STATISTICS)
+
+
+_HAS_STATISTICS = "SELECT 1 FROM sqlite_stat1 WHERE tbl LIKE 'lineshaft@_%' ESCAPE '@'"
+_DELETE_STATISTICS = "DELETE FROM sqlite_stat1 WHERE tbl LIKE 'lineshaft@_%' ESCAPE '@'"
 
 
 def migrate(files: StoreFiles) -> tuple[str | None, str]:
