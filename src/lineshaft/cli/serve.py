@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -100,8 +101,19 @@ def _serve(
         os._exit(0)
 
 
+GARBAGE_OBJECTS = 10_000
+"""New objects after which the garbage collector looks at them; Python's own 700 are over within 50 runs."""
+
+
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run on the fastest event loop there is here."""
+    """Run a process that does nothing else, on the fastest event loop there is here.
+
+    The garbage collector leaves alone what has been loaded by now, and looks less often: left as it is, it takes
+    a fifth of the time of short runs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 10, 10)
     try:
         import uvloop
     except ImportError:

@@ -6,7 +6,8 @@ import asyncio
 import math
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import dataclass, field
+from contextvars import copy_context
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -46,7 +47,10 @@ class Attempt:
     timed_out: bool = False
     submitted: bool = False
     """Whether its transaction carried submissions."""
-    reported: bool = field(default=False)
+    reported: bool = False
+    """Whether it has reported progress."""
+    waits: Callable[[], None] | None = None
+    """Told when the function waits for the first time."""
 
     @property
     def number(self) -> int:
@@ -85,22 +89,24 @@ class Attempt:
 
 @types.coroutine
 def metered(attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Drive a coroutine and charge the CPU time of its own steps, and of nothing between them, to the attempt."""
-    send, throw = coroutine.send, coroutine.throw
+    """Drive a coroutine in a context of its own, and charge to the attempt the CPU time of its own steps alone."""
+    run, call = copy_context().run, coroutine.send
     value: Any = None
-    error: BaseException | None = None
     while True:
         began_ns = thread_cpu_ns()
         try:
-            yielded = send(value) if error is None else throw(error)
+            yielded = run(call, value)
         except StopIteration as done:
             return done.value
         finally:
             attempt.cpu_ns += thread_cpu_ns() - began_ns
+        if attempt.waits is not None:
+            attempt.waits()
+            attempt.waits = None
         try:
-            value, error = (yield yielded), None
+            call, value = coroutine.send, (yield yielded)
         except BaseException as thrown:
-            error = thrown
+            call, value = coroutine.throw, thrown
 
 
 def measured(attempt: Attempt, call: Callable[[], Any]) -> Any:

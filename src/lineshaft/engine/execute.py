@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from lineshaft.core.clock import Clock
@@ -25,6 +27,7 @@ from lineshaft.engine.context import Context, Progress
 from lineshaft.engine.fairness import place_in_lane_us
 from lineshaft.engine.outcomes import Raised, raised, retry_pause_s
 from lineshaft.engine.settle import Settler
+from lineshaft.engine.turns import Turns
 from lineshaft.store.port import Claims
 from lineshaft.store.values import Failure, Outcome
 
@@ -73,11 +76,18 @@ class Execution:
         self._processes = processes
         self._report = report
         self._thread_busy = thread_busy
+        self._turns = Turns(clock, self.attempt)
         self.background = Background()
 
-    def start(self, attempt: Attempt) -> None:
-        """Begin an attempt; its outcome goes to the settler by itself."""
-        attempt.running = start(self.attempt(attempt))
+    def start(self, attempts: Iterable[Attempt]) -> None:
+        """Begin attempts; their outcomes go to the settler by themselves."""
+        on_loop: deque[Attempt] = deque()
+        for attempt in attempts:
+            if attempt.task.is_async and not attempt.task.at_most_once:
+                on_loop.append(attempt)
+            else:
+                attempt.running = start(self.attempt(attempt))
+        self._turns.start(on_loop)
 
     async def attempt(self, attempt: Attempt) -> None:
         """Execute one run once and put down how it ended."""
@@ -85,10 +95,10 @@ class Execution:
         if self.ended_before(attempt):
             return
         try:
-            if await self._may_start(attempt):
-                outcome = await self._perform(attempt)
-            else:
+            if attempt.task.at_most_once and not await self._may_start(attempt):
                 outcome = self.handed_back(attempt, PAUSE_S)
+            else:
+                outcome = await self._perform(attempt)
         except asyncio.CancelledError:
             if attempt.stop is None:
                 # Nobody of ours asked for it: the event loop itself is going down.
@@ -109,8 +119,6 @@ class Execution:
 
     async def _may_start(self, attempt: Attempt) -> bool:
         """Commit the start of at-most-once work before it starts."""
-        if not attempt.task.at_most_once:
-            return True
         run = attempt.run
         try:
             return await self.store.mark_started(run.id, run.fence, attempt.worker)
@@ -132,7 +140,11 @@ class Execution:
         attempt.begun = True
         attempt.deadline_s = self.clock.monotonic_s() + task.timeout_s
         try:
-            value = await self._call(attempt, values)
+            args, kwargs = task.arguments.call_arguments(values)
+            if task.is_async:
+                value = await metered(attempt, task.function(*args, **kwargs))
+            else:
+                value = await self.in_thread(attempt, partial(task.function, *args, **kwargs))
         except asyncio.CancelledError as error:
             if attempt.stop is not None:
                 raise
@@ -145,13 +157,6 @@ class Execution:
             # SystemExit and KeyboardInterrupt too: let through, they would end the loop and all that runs on it.
             return self.failed(attempt, raised(error))
         return self.returned(attempt, value)
-
-    async def _call(self, attempt: Attempt, values: Mapping[str, Any]) -> Any:
-        task = attempt.task
-        args, kwargs = task.arguments.call_arguments(dict(values))
-        if task.is_async:
-            return await metered(attempt, task.function(*args, **kwargs))
-        return await self.in_thread(attempt, lambda: task.function(*args, **kwargs))
 
     async def in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Call in a thread. If it is given up before it returns, the thread stays busy and is counted so."""
@@ -294,22 +299,26 @@ class Execution:
     ) -> Outcome:
         run = attempt.run
         now_us = self.clock.now_us()
+        began_us = attempt.started_us or now_us
         due_us = run.due_us if due_us is None else due_us
+        # By position, which for a tuple of so many costs half of what names do.
         return Outcome(
-            run_id=run.id,
-            fence=run.fence,
-            worker=attempt.worker,
-            state=state,
-            started_us=attempt.started_us or now_us,
-            finished_us=now_us,
-            wall_us=max(0, now_us - attempt.started_us) if attempt.started_us else 0,
-            cpu_us=attempt.cpu_ns // 1_000,
-            charged=charged,
-            result=result,
-            failure=failure,
-            due_us=due_us,
-            order_us=place_in_lane_us(due_us, run.priority),
-            slots=attempt.slots,
+            run.id,
+            run.fence,
+            attempt.worker,
+            state,
+            began_us,
+            now_us,
+            max(0, now_us - began_us),
+            attempt.cpu_ns // 1_000,
+            charged,
+            result,
+            failure,
+            due_us,
+            place_in_lane_us(due_us, run.priority),
+            attempt.slots,
+            run.key is not None,
+            attempt.reported or run.fence > 1,
         )
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from lineshaft.core.host import Host
 from lineshaft.engine.registry import Registry
 from lineshaft.engine.transactions import AsyncTransaction, Transaction
-from lineshaft.engine.wait import Ending, Waiters
+from lineshaft.engine.wait import Waiters
 from lineshaft.store.port import Store
-from lineshaft.store.values import Accepted, NewRun, News
+from lineshaft.store.values import Accepted, NewRun, News, Outcome
 
 if TYPE_CHECKING:
     from lineshaft.engine.worker import Worker
@@ -106,10 +106,10 @@ class Runtime:
                 found = self._waiters[loop] = Waiters(store, store)
             return found
 
-    def ended(self, endings: Sequence[tuple[str, Ending]], all_of_them: bool = True) -> None:
+    def ended(self, outcomes: Sequence[Outcome], all_of_them: bool = True) -> None:
         """Runs ended here, durably; where a fence was lost, the store knows of more."""
         for waiters in list(self._waiters.values()):
-            waiters.ended(endings)
+            waiters.ended(outcomes)
         if not all_of_them:
             self.recheck()
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
 from lineshaft.core.policies import class_name
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import FINAL, FailureClass, State
-from lineshaft.engine.wait import Ending
 from lineshaft.store.port import Claims
 from lineshaft.store.values import Failure, Outcome
 
@@ -112,7 +110,7 @@ class Settler:
         failure = Failure(
             FailureClass.RESULT, class_name(type(error)), "The store refused what the attempt ended with."
         )
-        plain = replace(outcome, state=State.FAILED, result=None, failure=failure)
+        plain = outcome._replace(state=State.FAILED, result=None, failure=failure)
         try:
             kept = await self._store.settle([plain])
         except Exception as second:
@@ -123,10 +121,6 @@ class Settler:
         return True
 
 
-def endings(outcomes: Sequence[Outcome], kept: Sequence[bool]) -> list[tuple[str, Ending]]:
-    """The runs that have ended with these outcomes."""
-    return [
-        (outcome.run_id, Ending(outcome.state, outcome.result, outcome.failure))
-        for outcome, held in zip(outcomes, kept, strict=True)
-        if held and outcome.state in FINAL
-    ]
+def ended(outcomes: Sequence[Outcome], kept: Sequence[bool]) -> Sequence[Outcome]:
+    """Those of the outcomes that ended their runs."""
+    return [outcome for outcome, held in zip(outcomes, kept, strict=True) if held and outcome.state in FINAL]

@@ -14,7 +14,7 @@ from lineshaft.core.errors import StoreUnavailable
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
 from lineshaft.store.port import Reads, Wakes
-from lineshaft.store.values import Failure, News, RunView
+from lineshaft.store.values import Failure, News, Outcome, RunView
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,17 @@ class Waiters:
         found = await self._reads.finished([run_id])
         return _ending(found[0]) if found else None
 
-    def ended(self, endings: Sequence[tuple[str, Ending]]) -> None:
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Runs that this process settled, durably. Safe to call from any thread."""
         if not self._waiting:
+            return
+        # Who begins to wait only now finds the end by asking the store.
+        endings = [
+            (outcome.run_id, Ending(outcome.state, outcome.result, outcome.failure))
+            for outcome in outcomes
+            if outcome.run_id in self._waiting
+        ]
+        if not endings:
             return
         try:
             running = asyncio.get_running_loop()

@@ -21,17 +21,17 @@ from lineshaft.core.threads import Threads
 from lineshaft.engine.attempt import Attempt, Stop
 from lineshaft.engine.batching import Batching
 from lineshaft.engine.context import Progress
+from lineshaft.engine.declare import Declaration
 from lineshaft.engine.execute import Execution, Processes
 from lineshaft.engine.fetch import Fetcher
 from lineshaft.engine.heart import Heart
 from lineshaft.engine.places import TRANSACTION, Concurrency, Places, place_of
 from lineshaft.engine.registry import Registry
-from lineshaft.engine.settle import Settler, endings
+from lineshaft.engine.settle import Settler, ended
 from lineshaft.engine.transact import Transacting
 from lineshaft.engine.upkeep import Upkeep
-from lineshaft.engine.wait import Ending
 from lineshaft.store.port import Store
-from lineshaft.store.values import Claimed, Lane, News, NewWorker, Outcome
+from lineshaft.store.values import Claimed, Gate, Lane, News, NewWorker, Outcome
 
 _log = logging.getLogger("lineshaft")
 
@@ -61,7 +61,7 @@ class Worker:
         host: Host,
         registry: Registry,
         make_pool: Callable[[Concurrency], PoolOfProcesses],
-        told: Callable[[Sequence[tuple[str, Ending]], bool], None],
+        told: Callable[[Sequence[Outcome], bool], None],
         queues: Sequence[str] = (),
         concurrency: Concurrency | None = None,
         lease_s: float = bounds.LEASE_S,
@@ -237,11 +237,13 @@ class Worker:
         """Begin what was claimed; for an incarnation that is over it goes back when that is unregistered."""
         if worker != self.id or self._renewing:
             return
+        lanes: dict[Lane, tuple[Declaration, str, tuple[Gate, ...]]] = {}
+        singly: list[Attempt] = []
         for run in runs:
-            task = self._registry.find(run.lane)
-            assert task is not None  # the plan gives nothing of unknown lanes
-            place = place_of(task)
-            attempt = Attempt(run, task, place, self._registry.gates(run.lane), worker)
+            if run.lane not in lanes:
+                lanes[run.lane] = self._common(run.lane)
+            task, place, gates = lanes[run.lane]
+            attempt = Attempt(run, task, place, gates, worker)
             self._in_flight[run.id, run.fence] = attempt
             self._room.add(place, 1)
             if task.batch is not None:
@@ -249,12 +251,19 @@ class Worker:
             elif place == TRANSACTION:
                 self._transacting.start(attempt)
             else:
-                self._execution.start(attempt)
+                singly.append(attempt)
+        self._execution.start(singly)
+
+    def _common(self, lane: Lane) -> tuple[Declaration, str, tuple[Gate, ...]]:
+        """What is the same for all runs of a lane: their task, where they execute, what they have passed."""
+        task = self._registry.find(lane)
+        assert task is not None  # the plan gives nothing of unknown lanes
+        return task, place_of(task), self._registry.gates(lane)
 
     def _settled(self, outcomes: Sequence[Outcome], kept: Sequence[bool]) -> None:
         """Outcomes are durable: make room, tell who waits, look for more."""
         opened = False
-        for outcome, held in zip(outcomes, kept, strict=True):
+        for outcome in outcomes:
             attempt = self._in_flight.pop((outcome.run_id, outcome.fence), None)
             if attempt is not None:
                 self._room.add(attempt.place, -1)
@@ -262,14 +271,15 @@ class Worker:
             if outcome.state is State.SCHEDULED:
                 self._fetcher.due_at(outcome.due_us)
             opened = opened or bool(outcome.slots) or outcome.state is State.READY
-            if held and outcome.state is State.FAILED:
-                self.failed += 1
-        ended = endings(outcomes, kept)
-        self.done += len(ended)
-        if ended or not all(kept):
-            self._told(ended, all(kept))
+        self._tell_ended(ended(outcomes, kept), all(kept))
         if opened or not self._in_flight or (self._fetcher.backlog and self._room.is_roomy()):
             self._fetcher.wake()
+
+    def _tell_ended(self, outcomes: Sequence[Outcome], all_of_them: bool) -> None:
+        self.done += len(outcomes)
+        self.failed += sum(outcome.state is State.FAILED for outcome in outcomes)
+        if outcomes or not all_of_them:
+            self._told(outcomes, all_of_them)
 
     def _thread_busy(self, change: int) -> None:
         self._room.thread_busy(change)

@@ -139,8 +139,7 @@ class ClaimRequest:
     """The worker has nothing in flight, so it may take a group of suspects."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A run that this worker now holds, under this fence."""
 
     id: str
@@ -190,8 +189,7 @@ class Failure:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended, to be written under its fence by the settlement alone."""
 
     run_id: str
@@ -211,6 +209,10 @@ class Outcome:
     order_us: int = 0
     slots: tuple[str, ...] = ()
     """Keys of the concurrency limits of which this run held a slot."""
+    keyed: bool = True
+    """False where the run is known to have no submission key, so that none is looked for."""
+    reported: bool = True
+    """False where no attempt at the run can have reported progress, so that none is looked for."""
 
 
 @dataclass(frozen=True, slots=True)

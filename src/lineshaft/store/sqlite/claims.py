@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from lineshaft.core import bounds
@@ -193,22 +194,22 @@ def _hold(
     if not rows:
         return ()
     connection.execute(_HOLD, (request.worker, pack([row[0] for row in rows]), request.now_us))
-    rows.sort(key=lambda row: row[10])
+    rows.sort(key=itemgetter(10))
     return [
         Claimed(
-            id=row[0],
-            lane=lanes[row[1]],
-            fence=row[2],
-            attempts=row[3],
-            crashes=row[4],
-            args=row[5].encode(),
-            due_us=row[6],
-            first_id=row[7],
-            key=row[8],
-            cancel_requested=bool(row[9]),
-            priority=row[11],
+            run_id,
+            lanes[lane],
+            fence,
+            attempts,
+            crashes,
+            args.encode(),
+            due_us,
+            first_id,
+            key,
+            bool(cancel),
+            priority,
         )
-        for row in rows
+        for run_id, lane, fence, attempts, crashes, args, due_us, first_id, key, cancel, _, priority in rows
     ]
 
 
@@ -223,7 +224,7 @@ def _within_bytes(connection: sqlite3.Connection, rows: list[list[Any]]) -> list
         return rows
     turns: dict[int, int] = {}
     order = []
-    for row in sorted(rows, key=lambda row: row[10]):
+    for row in sorted(rows, key=itemgetter(10)):
         turns[row[1]] = turns.get(row[1], 0) + 1
         order.append((turns[row[1]], row))
     order.sort(key=lambda each: each[0])

@@ -10,7 +10,7 @@ import pydantic_core
 
 from lineshaft.core import bounds
 from lineshaft.core.states import FINAL
-from lineshaft.store.sqlite.packing import fetch, pack, packed_in_parts
+from lineshaft.store.sqlite.packing import execute_values, fetch, pack, packed_in_parts
 from lineshaft.store.values import Outcome
 
 _STILL_HELD = """
@@ -18,16 +18,19 @@ run.id = (outcome.value ->> 0) AND run.fence = (outcome.value ->> 1) AND run.wor
     AND run.state = 'running'
 """
 
-_TO_HISTORY = f"""
+_TO_HISTORY = """
 INSERT INTO lineshaft_run_history
     (id, state, lane, due_us, priority, attempts, crashes, fence, worker, key, first_id, retry_of, args,
      started_us, finished_us, wall_us, cpu_us, result, failure)
-SELECT run.id, outcome.value ->> 3, run.lane, run.due_us, run.priority,
-       run.attempts + (outcome.value ->> 8), run.crashes, run.fence, run.worker, run.key, run.first_id,
+WITH outcome (id, fence, worker, state, started_us, finished_us, wall_us, cpu_us, charged, result, failure)
+    AS ({values})
+SELECT run.id, outcome.state, run.lane, run.due_us, run.priority,
+       run.attempts + outcome.charged, run.crashes, run.fence, run.worker, run.key, run.first_id,
        run.retry_of, run.args,
-       outcome.value ->> 4, outcome.value ->> 5, outcome.value ->> 6, outcome.value ->> 7,
-       outcome.value ->> 9, outcome.value ->> 10
-FROM json_each(?1) AS outcome CROSS JOIN lineshaft_run AS run WHERE {_STILL_HELD}
+       outcome.started_us, outcome.finished_us, outcome.wall_us, outcome.cpu_us, outcome.result, outcome.failure
+FROM outcome CROSS JOIN lineshaft_run AS run
+WHERE run.id = outcome.id AND run.fence = outcome.fence AND run.worker = outcome.worker
+    AND run.state = 'running'
 """
 
 _HELD = f"""
@@ -99,26 +102,35 @@ def settle(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) -> Seque
     return [outcome.run_id in kept for outcome in outcomes]
 
 
-def finish_runs(connection: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+def finish_runs(
+    connection: sqlite3.Connection, run_ids: Sequence[str], *, keyed: bool = True, reported: bool = True
+) -> None:
     """Delete runs whose history row has just been written, and start the expiry of their keys."""
     packed = pack(run_ids)
-    connection.execute(_EXPIRE_KEYS, (packed,))
-    connection.execute(_DELETE_PROGRESS, (packed,))
+    if keyed:
+        connection.execute(_EXPIRE_KEYS, (packed,))
+    if reported:
+        connection.execute(_DELETE_PROGRESS, (packed,))
     connection.execute(_DELETE_RUNS, (packed,))
 
 
 def _finish(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]:
-    packed = pack([_row(outcome) for outcome in outcomes])
-    if connection.execute(_TO_HISTORY, (packed,)).rowcount == len(outcomes):
+    rows = [_row(outcome) for outcome in outcomes]
+    if execute_values(connection, _TO_HISTORY, rows) == len(outcomes):
         kept = [outcome.run_id for outcome in outcomes]
     else:
-        kept = fetch(connection, _HELD, (packed,))
+        kept = fetch(connection, _HELD, (pack(rows),))
     large = [
         (outcome.run_id, outcome.result.decode())
         for outcome in outcomes
         if outcome.result is not None and _is_large(outcome.result)
     ]
-    finish_runs(connection, kept)
+    finish_runs(
+        connection,
+        kept,
+        keyed=any(outcome.keyed for outcome in outcomes),
+        reported=any(outcome.reported for outcome in outcomes),
+    )
     found = set(kept)
     large = [row for row in large if row[0] in found]
     for packed in packed_in_parts(large):
@@ -127,10 +139,11 @@ def _finish(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]
 
 
 def _return(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]:
-    packed = pack([_row(outcome) for outcome in outcomes])
+    rows = [(*_row(outcome), outcome.due_us, outcome.order_us) for outcome in outcomes]
+    packed = pack(rows)
     kept = set(fetch(connection, _HELD, (packed,)))
     if len(kept) < len(outcomes):
-        packed = pack([_row(outcome) for outcome in outcomes if outcome.run_id in kept])
+        packed = pack([row for row in rows if row[0] in kept])
     connection.execute(_INSERT_ATTEMPTS, (packed,))
     connection.execute(_RETURN_RUNS, (packed,))
     return kept
@@ -146,7 +159,7 @@ def _release_slots(connection: sqlite3.Connection, outcomes: Sequence[Outcome]) 
 
 
 def _row(outcome: Outcome) -> tuple[Any, ...]:
-    result = None
+    result: str | None = None
     if outcome.result is not None and not _is_large(outcome.result):
         result = outcome.result.decode()
     failure = None
@@ -156,7 +169,7 @@ def _row(outcome: Outcome) -> tuple[Any, ...]:
         outcome.run_id,
         outcome.fence,
         outcome.worker,
-        outcome.state,
+        str(outcome.state),
         outcome.started_us,
         outcome.finished_us,
         outcome.wall_us,
@@ -164,8 +177,6 @@ def _row(outcome: Outcome) -> tuple[Any, ...]:
         int(outcome.charged),
         result,
         failure,
-        outcome.due_us,
-        outcome.order_us,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -125,7 +124,7 @@ class Limits(Conformance):
         # Nor does an outcome that is told a second time, or comes from an earlier claim.
         assert await alive.succeed(held[0], slots=[TEN]) == [True]
         assert await alive.succeed(held[0], slots=[TEN]) == [False]
-        stale = replace(alive.ended(held[1], slots=[TEN]), fence=0)
+        stale = alive.ended(held[1], slots=[TEN])._replace(fence=0)
         assert await alive.settle(stale) == [False]
         assert sum(slot.held for slot in await world.other.slots()) == 9
         assert len((await alive.claim(TEN)).runs) == 1

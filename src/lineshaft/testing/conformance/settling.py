@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from lineshaft.core import bounds
@@ -83,10 +81,10 @@ class Settling(Conformance):
         held = await second.take_one()
         # … and under the second one, by worker, by fence, and by both.
         lost = first.ended(stale, result=b'"' + b"z" * 10_000 + b'"')
-        claims = [lost, replace(lost, fence=held.fence), replace(lost, worker=second.id)]
+        claims = [lost, lost._replace(fence=held.fence), lost._replace(worker=second.id)]
         for outcome in claims:
             assert await first.settle(outcome) == [False]
-            assert await first.settle(replace(outcome, state=State.SCHEDULED)) == [False]
+            assert await first.settle(outcome._replace(state=State.SCHEDULED)) == [False]
         seen = await world.view(held.id)
         assert (seen.state, seen.worker, seen.attempts, seen.result) == (State.RUNNING, second.id, 0, None)
         assert list(await world.other.attempts(held.id)) == []
@@ -98,8 +96,8 @@ class Settling(Conformance):
         hand = await world.worker()
         runs = await hand.take()
         outcomes = [hand.ended(run) if number % 2 else hand.retried(run) for number, run in enumerate(runs)]
-        outcomes[40] = replace(outcomes[40], fence=7)
-        outcomes[41] = replace(outcomes[41], fence=7)
+        outcomes[40] = outcomes[40]._replace(fence=7)
+        outcomes[41] = outcomes[41]._replace(fence=7)
         kept = await hand.settle(*outcomes)
         assert [number for number, held in enumerate(kept) if not held] == [40, 41]
         assert await world.states([runs[40].id, runs[41].id]) == [State.RUNNING] * 2
@@ -110,7 +108,7 @@ class Settling(Conformance):
         await world.submitted()
         hand = await world.worker()
         claimed = await hand.take_one()
-        unknown = replace(hand.ended(claimed), run_id="00000000-0000-7000-8000-000000000000")
+        unknown = hand.ended(claimed)._replace(run_id="00000000-0000-7000-8000-000000000000")
         assert await hand.settle(unknown, hand.ended(claimed)) == [False, True]
 
     async def test_two_settle_at_once_and_one_is_written(self, world: World) -> None:
@@ -151,7 +149,7 @@ class Settling(Conformance):
         for number in range(3):
             claimed = await hand.take_one()
             failure = a_failure(f"attempt {number}")
-            await hand.settle(replace(hand.retried(claimed, pause_s=0), failure=failure))
+            await hand.settle(hand.retried(claimed, pause_s=0)._replace(failure=failure))
         await hand.succeed(await hand.take_one())
         assert (await world.view(run_id)).attempts == 4
         recorded = await world.other.attempts(run_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -155,7 +154,7 @@ class Transactions(Conformance):
         hand = await world.worker()
         runs = await hand.take()
         outcomes = [hand.ended(run) for run in runs]
-        outcomes[3] = replace(outcomes[3], fence=99)
+        outcomes[3] = outcomes[3]._replace(fence=99)
         async with world.store.transaction() as tx:
             tx.savepoint()
             write(tx, "all five")
