@@ -29,7 +29,8 @@ class Statement:
     pattern: str
 
     def fits(self, text: str) -> bool:
-        return re.fullmatch(self.pattern, text, re.DOTALL) is not None
+        pattern = self.pattern.replace(re.escape("{values}"), ".*")
+        return re.fullmatch(pattern, text, re.DOTALL) is not None
 
 
 def statements() -> list[Statement]:

@@ -35,25 +35,22 @@ def packed_in_parts(rows: Sequence[Any]) -> Iterator[str]:
         yield pack(rows[start : start + PAYLOADS_AT_ONCE])
 
 
-ROWS_OF_VALUES: Final = (250, 32, 4, 1)
-"""A VALUES clause has one of these lengths, so that few statements are prepared; it is filled up with nulls."""
+VALUES_ROWS_MAX: Final = 256
 
 
 def execute_values(connection: sqlite3.Connection, template: str, rows: Sequence[tuple[Any, ...]]) -> int:
     """Execute a statement whose `{values}` stands for rows, in few steps; how many rows it changed.
 
-    It must pass over rows of nulls, and begin with what it does: a statement that begins with WITH tells no count.
+    A VALUES clause is filled up with rows of nulls, which the statement must pass over, to a power of two, so that
+    there are few statements to prepare. It must not begin with WITH: such a one tells no count.
     """
-    changed = start = 0
-    while start < len(rows):
-        left = len(rows) - start
-        length = next((size for size in reversed(ROWS_OF_VALUES) if size >= left), ROWS_OF_VALUES[0])
-        part = rows[start : start + length]
-        width = len(part[0])
+    changed = 0
+    for start in range(0, len(rows), VALUES_ROWS_MAX):
+        part = rows[start : start + VALUES_ROWS_MAX]
+        width, length = len(part[0]), 1 << (len(part) - 1).bit_length()
         values = list(chain.from_iterable(part))
         values += [None] * (width * (length - len(part)))
         changed += connection.execute(_with_values(template, length, width), values).rowcount
-        start += length
     return changed
 
 
