@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from lineshaft.core.errors import (
     TransactionRefused,
     TransactionTooLong,
 )
-from lineshaft.store.sqlite import connection as connections
 from lineshaft.store.sqlite import listening
 from lineshaft.store.sqlite.alive import Alive
+from lineshaft.store.sqlite.connection import OwnConnection, open_connection, translate
 from lineshaft.store.sqlite.gate import Gate
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.store.values import Slots
@@ -78,7 +78,7 @@ async def test_a_gate_that_cannot_be_entered_refuses_one_turn(
     assert await world.count() == 2
 
 
-class NoRollback(connections.OwnConnection):
+class NoRollback(OwnConnection):
     """A connection that cannot roll back."""
 
     def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
@@ -87,12 +87,15 @@ class NoRollback(connections.OwnConnection):
         return super().execute(statement, parameters)
 
 
+connect_without_rollback = partial(open_connection, factory=NoRollback)
+
+
 @pytest.mark.parametrize("ends", ["in time", "too late"])
 async def test_a_loan_that_cannot_be_rolled_back_harms_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(connections, "OwnConnection", NoRollback)
+        patched.setattr(store_of(world)._files, "_connect", connect_without_rollback)
         lent = store_of(world)._writer._lent_connection()
     async with world.store.transaction(0.2) as tx:
         tx.submit([world.new()])
@@ -103,13 +106,9 @@ async def test_a_loan_that_cannot_be_rolled_back_harms_no_other(
     assert await world.count() == 2
 
 
-async def test_a_flush_that_cannot_be_rolled_back_harms_no_other(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_flush_that_cannot_be_rolled_back_harms_no_other(world: World) -> None:
     writer = store_of(world)._writer
-    with monkeypatch.context() as patched:
-        patched.setattr(connections, "OwnConnection", NoRollback)
-        writer._connection = writer._files.connect()
+    writer._connection = connect_without_rollback(writer._files.path)
 
     def fail(connection: sqlite3.Connection, _: Any) -> Any:
         connection.execute("DELETE FROM lineshaft_lane")
@@ -206,10 +205,10 @@ async def test_submitters_wait_while_too_many_bytes_do(world: World, monkeypatch
 def test_what_may_pass_is_worth_a_retry(tmp_path: Path, name: str) -> None:
     error = sqlite3.OperationalError("no")
     error.sqlite_errorname = name
-    translated = connections.translate(error, tmp_path)
+    translated = translate(error, tmp_path)
     assert isinstance(translated, StoreUnavailable)
     assert translated.retryable
-    assert isinstance(connections.translate(MemoryError(), tmp_path), StoreUnavailable)
+    assert isinstance(translate(MemoryError(), tmp_path), StoreUnavailable)
 
 
 async def test_no_room_inside_a_transaction_is_said_to_the_end(world: World) -> None:
@@ -403,7 +402,7 @@ async def test_keys_expire_by_the_finish_of_their_own_run(world: World) -> None:
     hand = await world.worker()
     first, second = [hand.ended(run) for run in await hand.take()]
     now_us = world.clock.now_us()
-    await hand.settle(replace(first, finished_us=now_us - 60_000_000), replace(second, finished_us=now_us))
+    await hand.settle(first._replace(finished_us=now_us - 60_000_000), second._replace(finished_us=now_us))
     connection = world.store.connect()
     expiries = connection.execute("SELECT expires_us FROM lineshaft_key ORDER BY expires_us").fetchall()
     connection.close()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from lineshaft.core import bounds
+from lineshaft.core.clock import SystemClock
 from lineshaft.core.states import State
 from lineshaft.store.sqlite import (
     cancelling,
@@ -34,6 +35,7 @@ from lineshaft.store.sqlite import (
 )
 from lineshaft.store.sqlite.alive import Alive
 from lineshaft.store.sqlite.files import StoreFiles
+from lineshaft.store.sqlite.pokes import Pokes
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.store.values import (
     Claimed,
@@ -300,9 +302,10 @@ def pruned(c: sqlite3.Connection) -> None:
 def listened(c: sqlite3.Connection) -> None:
     listening._announce(c, ["here"])
     listening.forget(c, ["here"])
-    told = listening.Listening(SimpleNamespace(connect=lambda: c))  # type: ignore[arg-type]
+    pokes = Pokes()
+    told = listening.Listening(SimpleNamespace(connect=lambda: c), pokes, SystemClock())  # type: ignore[arg-type]
     told.committed(News.WORK)
-    told.pokes.close()
+    pokes.close()
 
 
 def joined(c: sqlite3.Connection) -> None:
