@@ -357,6 +357,8 @@ async def test_a_checkpoint_that_fails_does_not_make_a_commit_fail(
     def full(*_: Any, **__: Any) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
+    monkeypatch.setattr(files, "LOG_BYTES_TO_CHECKPOINT", 0)
+    monkeypatch.setattr(files, "COMMITS_TO_CHECKPOINT", 1)
     monkeypatch.setattr(files.StoreFiles, "checkpoint", full)
     await world.submitted()
     hand = await world.worker()

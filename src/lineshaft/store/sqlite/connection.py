@@ -61,6 +61,8 @@ def open_connection(path: Path, factory: type[OwnConnection] = OwnConnection) ->
             _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -65536")
+            # Some distributions build SQLite to overwrite what is deleted; that stays, but not as writes of its own.
+            connection.execute("PRAGMA secure_delete = FAST")
             connection.execute("PRAGMA temp_store = MEMORY")
         except BaseException:
             connection.close()

@@ -9,8 +9,9 @@ from pathlib import Path
 from lineshaft.store.sqlite.connection import BUSY_TIMEOUT_S, LIBRARY_WAL_RESET_MENDED, OwnConnection
 from lineshaft.store.sqlite.machine import Machine
 
-LOG_BYTES_TO_CHECKPOINT = 16 * 1_048_576
-"""Above this size the write-ahead log is copied into the database after a commit."""
+LOG_BYTES_TO_CHECKPOINT = 4 * 1_048_576
+"""Above this size the write-ahead log is copied into the database after a commit, and starts over in its place:
+a commit that overwrites takes half the time of one that lets the file grow."""
 COMMITS_TO_CHECKPOINT = 64
 """But not after each one: this many lie between two checkpoints."""
 LOG_BYTES_TO_WAIT = 256 * 1_048_576
@@ -34,21 +35,20 @@ class StoreFiles:
     def connect(self) -> OwnConnection:
         return self._connect(self.path)
 
-    def checkpoint(self, connection: OwnConnection, *, force: bool = False) -> None:
-        """Copy the log into the database if it has grown. The caller holds the gate."""
-        try:
-            size = os.stat(self._log).st_size
-        except FileNotFoundError:
-            return
-        if size < LOG_BYTES_TO_CHECKPOINT and not force:
-            return
+    def committed(self) -> bool:
+        """Take note of a commit; whether the log has grown enough since the last checkpoint for another."""
         # The file keeps its size when the log starts over inside it, so the size alone would have us
         # checkpoint after every commit; how far the database lags is only known by doing it.
         self._commits_since_checkpoint += 1
-        if not force and self._commits_since_checkpoint < COMMITS_TO_CHECKPOINT:
-            return
+        return (
+            self._commits_since_checkpoint >= COMMITS_TO_CHECKPOINT
+            and self._log_bytes() >= LOG_BYTES_TO_CHECKPOINT
+        )
+
+    def checkpoint(self, connection: OwnConnection) -> None:
+        """Copy the log into the database. The caller holds the gate."""
         self._commits_since_checkpoint = 0
-        if size < LOG_BYTES_TO_WAIT:
+        if self._log_bytes() < LOG_BYTES_TO_WAIT:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             return
         # Readers are waited for, but not as long as a writer would be: all processes wait here with us.
@@ -57,6 +57,12 @@ class StoreFiles:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1_000)}")
+
+    def _log_bytes(self) -> int:
+        try:
+            return os.stat(self._log).st_size
+        except FileNotFoundError:
+            return 0
 
     def bytes_in_all(self) -> int:
         """Size of the database and its log."""

@@ -128,7 +128,8 @@ class SqliteStore:
     # Claims
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
-        return (await self._writer.write(claims.claim, [request]))[0]
+        # After a loss of power no claim holds any more: those that are forgotten are as good as swept.
+        return (await self._writer.write(claims.claim, [request], survives_power_loss=False))[0]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         opens = any(outcome.slots or outcome.state not in FINAL for outcome in outcomes)
@@ -141,7 +142,7 @@ class SqliteStore:
         return (await self._writer.write(settlement.mark_started, [row]))[0]
 
     async def report(self, progress: Sequence[tuple[str, bytes]]) -> None:
-        await self._writer.write(settlement.report, progress, News.FINISHED)
+        await self._writer.write(settlement.report, progress, News.FINISHED, survives_power_loss=False)
 
     # Leases
 
@@ -149,7 +150,7 @@ class SqliteStore:
         return (await self._writer.write(self._registry.register, [worker], News.WORK))[0]
 
     def beat(self, worker: int, lease_us: int) -> bool:
-        return self._writer.write_blocking(self._beat, [(worker, lease_us)])[0]
+        return self._writer.write_blocking(self._beat, [(worker, lease_us)], survives_power_loss=False)[0]
 
     async def unregister(self, worker: int) -> None:
         await self._writer.write(self._registry.unregister, [worker], News.WORK)

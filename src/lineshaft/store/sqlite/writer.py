@@ -55,6 +55,7 @@ class _Wanted:
     waiter: _Waiter | Event
     news: News
     payload_bytes: int = 0
+    survives_power_loss: bool = True
     result: Any = None
     error: BaseException | None = None
 
@@ -82,6 +83,7 @@ class Writer:
         self._connection = files.connect()
         self._lent_lazily: LentConnection | None = None
         self._broken = False
+        self._synchronous = True
         self._threading = threading
         self._turn = threading.condition()
         """Guards what follows; notified when something waits, when something was served, and at the end."""
@@ -95,24 +97,33 @@ class Writer:
     # What callers use
 
     async def write(
-        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS, payload_bytes: int = 0
+        self,
+        write: Write[Row, Result],
+        rows: Sequence[Row],
+        news: News = NO_NEWS,
+        payload_bytes: int = 0,
+        *,
+        survives_power_loss: bool = True,
     ) -> Sequence[Result]:
-        """Write rows in the next group commit; returns when it is durable."""
+        """Write rows in the next group commit; returns when it is durable.
+
+        What need not survive a loss of power survives the death of every process all the same.
+        """
         loop = asyncio.get_running_loop()
         while self._is_full():
             await loop.run_in_executor(None, self._wait_for_room)
         future: asyncio.Future[Sequence[Result]] = loop.create_future()
-        self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes))
+        self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes, survives_power_loss))
         # A caller that is cancelled does not undo a write under way: it may already be durable.
         result: Sequence[Result] = await asyncio.shield(future)
         return result
 
     def write_blocking(
-        self, write: Write[Row, Result], rows: Sequence[Row], news: News = NO_NEWS
+        self, write: Write[Row, Result], rows: Sequence[Row], *, survives_power_loss: bool = True
     ) -> Sequence[Result]:
         """The same for a thread without an event loop."""
         told = self._threading.event()
-        wanted = _Wanted(write, rows, told, news)
+        wanted = _Wanted(write, rows, told, NO_NEWS, survives_power_loss=survives_power_loss)
         self._put(wanted)
         told.wait()
         if wanted.error is not None:
@@ -140,11 +151,7 @@ class Writer:
             self._closed = True
             self._turn.notify_all()
         self._thread.join()
-        try:
-            with self._files.gate.entered():
-                self._checkpoint(force=True)
-        except OSError as error:
-            _log.warning("The log of %s cannot be checkpointed now: %s", self._files.path, error)
+        self._checkpoint()
         self._connection.close()
         if self._lent_lazily is not None:
             self._lent_lazily.raw.close()
@@ -200,8 +207,10 @@ class Writer:
                     wanted.error = StoreUnavailable(f"{self._files.path} could not be written: {error!r}.")
             self._served(batch)
             self._tell(batch)
+            self._checkpoint_now_and_then()
         if loan is not None:
             self._lend(loan)
+            self._checkpoint_now_and_then()
 
     def _take(self) -> tuple[list[_Wanted], _LoanWanted | None]:
         with self._turn:
@@ -234,7 +243,6 @@ class Writer:
         try:
             with self._files.gate.entered():
                 self._commit(batch)
-                self._checkpoint()
         except _ContentError as failure:
             if len(batch) == 1:
                 batch[0].error = failure.cause
@@ -251,9 +259,14 @@ class Writer:
 
     # What comes after a commit must not make it look as if it had failed, nor end the writer's thread.
 
-    def _checkpoint(self, *, force: bool = False) -> None:
+    def _checkpoint_now_and_then(self) -> None:
+        if self._files.committed():
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
         try:
-            self._files.checkpoint(self._connection, force=force)
+            with self._files.gate.entered():
+                self._files.checkpoint(self._connection)
         except (sqlite3.Error, OSError) as error:
             # The log keeps what the database could not take; the next checkpoint carries on.
             _log.warning("The log of %s cannot be checkpointed now: %s", self._files.path, error)
@@ -271,7 +284,8 @@ class Writer:
             kinds.setdefault(wanted.write, []).append(wanted)
         if self._broken:
             self._connection = self._files.connect()
-            self._broken = False
+            self._broken, self._synchronous = False, True
+        self._synchronize(any(wanted.survives_power_loss for wanted in batch))
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for write, group in kinds.items():
@@ -280,6 +294,12 @@ class Writer:
         except BaseException:
             self._roll_back()
             raise
+
+    def _synchronize(self, synchronous: bool) -> None:
+        """Have commits wait until the disk has them, or not; a later one that waits makes earlier ones safe too."""
+        if synchronous is not self._synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if synchronous else 'NORMAL'}")
+            self._synchronous = synchronous
 
     def _roll_back(self) -> None:
         try:
@@ -331,7 +351,6 @@ class Writer:
                 wanted.loan.open()
                 _soon(wanted.loop, _grant, wanted)
                 wanted.loan.wait_until_returned()
-                self._checkpoint()
         except BaseException as error:
             # Of no effect for one that was granted; it has ended then.
             _soon(wanted.loop, _refuse, wanted, self._translated(error))
