@@ -1,0 +1,131 @@
+"""What runs in the processes whose operating system is bent: a worker, and a submitter that tells what it was told.
+
+`python -m tests.crash.os_programs ROLE NAME [OPTION=VALUE …]`, with the store in LINESHAFT_STORE and in OS_RECORD
+the record of what was promised to whom. `OS_RECORD_DISK` has it hold every write to the disk as well,
+`OS_SYNC_FAILS` says which share of syncs fails, and `OS_SYNCHRONOUS` plants a weaker setting of SQLite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lineshaft import Run
+from lineshaft.core.errors import LineshaftError
+from lineshaft.engine.places import Concurrency
+from lineshaft.store.sqlite import files
+from tests.crash import os_tasks
+from tests.crash.os_record import Record, tell
+from tests.crash.os_recording_vfs import record_disk
+
+
+async def maker() -> None:
+    """Make the store, with a table of effects beside it."""
+    async with os_tasks.app as app:
+        connection = app.connect()
+        connection.execute(os_tasks.LEDGER)
+        connection.close()
+        tell("made")
+
+
+async def worker(*, lease: str = "10", grace: str = "5", concurrency: str = "{}") -> None:
+    """Execute what there is, until SIGTERM."""
+    stop = _told_to_stop()
+    places = Concurrency(**json.loads(concurrency))
+    async with (
+        os_tasks.app as app,
+        app.worker(lease=float(lease), grace=float(grace), concurrency=places) as working,
+    ):
+        tell("working", working.id, os.getpid())
+        await stop.wait()
+
+
+async def submitter(*, kinds: str = "book,note", batch: str = "5", pause: str = "0.01") -> None:
+    """Submit without an end, each batch until it is accepted, and tell what was said; until SIGTERM."""
+    stop = _told_to_stop()
+    waiting: set[asyncio.Task[None]] = set()
+    async with os_tasks.app:
+        for number in itertools.count(step=int(batch)):
+            if stop.is_set():
+                break
+            kind = kinds.split(",")[number // int(batch) % len(kinds.split(","))]
+            numbers = range(number, number + int(batch))
+            runs = await _accepted(getattr(os_tasks, kind), kind, numbers, stop)
+            for run, each in zip(runs, numbers, strict=False):
+                waiting.add(asyncio.create_task(_succeeded(run, each)))
+            waiting = {task for task in waiting if not task.done()}
+            await asyncio.sleep(float(pause))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _accepted(task: Any, kind: str, numbers: range, stop: asyncio.Event) -> list[Run[int]]:
+    while not stop.is_set():
+        try:
+            # A key each, so that what was accepted without our hearing of it is not accepted twice.
+            runs: list[Run[int]] = await task.submit_many(
+                numbers, key=lambda number: f"{os.getpid()} {number}"
+            )
+        except LineshaftError as error:
+            tell("refused", kind, numbers[0], error.code, str(error), error.retryable)
+            await asyncio.sleep(0.02)
+        else:
+            tell("accepted", kind, [[run.id, number] for run, number in zip(runs, numbers, strict=True)])
+            return runs
+    return []
+
+
+async def _succeeded(run: Run[int], number: int) -> None:
+    while True:
+        try:
+            result = await run.result()
+        except LineshaftError as error:
+            tell("unread", run.id, error.code, str(error))
+            await asyncio.sleep(0.1)
+        else:
+            assert result == number
+            tell("succeeded", run.id)
+            return
+
+
+def _told_to_stop() -> asyncio.Event:
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    return told
+
+
+def _plant(setting: str) -> None:
+    """Have every connection opened with another `synchronous`."""
+    usual = files.open_connection
+
+    def opened(path: Path) -> Any:
+        connection = usual(path)
+        connection.execute(f"PRAGMA synchronous = {setting}")
+        return connection
+
+    files.open_connection = opened
+
+
+def main(role: str, name: str, *options: str) -> None:
+    logging.basicConfig(level=logging.WARNING, format=f"{name} %(message)s")
+    if os.environ.get("OS_RECORD_DISK"):
+        # Checkpoints are where most can go wrong, so there are many.
+        files.LOG_BYTES_TO_CHECKPOINT, files.COMMITS_TO_CHECKPOINT = 64 * 1_024, 4
+        record_disk(Record(Path(os.environ["OS_RECORD"])), float(os.environ.get("OS_SYNC_FAILS", "0")))
+    if setting := os.environ.get("OS_SYNCHRONOUS"):
+        _plant(setting)
+    roles: dict[str, Callable[..., Any]] = {"maker": maker, "worker": worker, "submitter": submitter}
+    asyncio.run(roles[role](**dict(option.split("=", 1) for option in options)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
