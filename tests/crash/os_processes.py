@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -24,13 +23,22 @@ from tests.support import ROOT
 PATIENCE_S = 60.0
 """How long anything is waited for; far more than it takes."""
 
+QUERY = """
+import json, sqlite3, sys
+print(json.dumps(sqlite3.connect(sys.argv[1], uri=True).execute(sys.argv[2]).fetchall()))
+"""
+
 
 class Scenario:
-    """Processes on one store, all of which end with the block."""
+    """Processes on one store, all of which end with the block.
 
-    def __init__(self, folder: Path, store: Path | None = None) -> None:
+    `inside` is a command that brings every program to where the store can be seen.
+    """
+
+    def __init__(self, folder: Path, store: Path | None = None, inside: Sequence[str] = ()) -> None:
         self.folder = folder
         self.store = store or folder / "store.db"
+        self.inside = inside
         self.record = folder / "record"
         Record(self.record)
         self._processes = ExitStack()
@@ -50,16 +58,20 @@ class Scenario:
         environment: dict[str, str] | None = None,
         **options: Any,
     ) -> subprocess.Popen[bytes]:
-        """Start a process, wrapped in the command `inside`."""
+        """Start a process, wrapped in a command of its own as well."""
         program = [sys.executable, "-m", "tests.crash.os_programs", role, name]
         given = [
             f"{option}={value if isinstance(value, str) else json.dumps(value)}"
             for option, value in options.items()
         ]
-        ours = {"LINESHAFT_STORE": f"sqlite:///{self.store}", "OS_RECORD": str(self.record)}
+        ours = {
+            "LINESHAFT_STORE": f"sqlite:///{self.store}",
+            "OS_RECORD": str(self.record),
+            "PYTHONPATH": str(ROOT),  # some wrappers change the directory
+        }
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                [*inside, *program, *given],
+                [*self.inside, *inside, *program, *given],
                 cwd=ROOT,
                 env={**os.environ, **ours, **(environment or {})},
                 stdout=log,
@@ -96,11 +108,9 @@ class Scenario:
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the store, as another program would."""
-        connection = sqlite3.connect(f"{self.store.as_uri()}?mode=ro", uri=True)
-        try:
-            return connection.execute(query).fetchall()
-        finally:
-            connection.close()
+        command = [*self.inside, sys.executable, "-c", QUERY, f"{self.store.as_uri()}?mode=ro", query]
+        answer = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=True).stdout
+        return [tuple(row) for row in json.loads(answer)]
 
     def all_succeeded(self) -> bool:
         """Whether every accepted run has succeeded, and nothing is left to do."""
