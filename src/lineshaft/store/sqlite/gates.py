@@ -56,6 +56,8 @@ class Gates:
         self._room: dict[str, int] = {}
         self._cut: list[LaneShare] = []
         self._arrival_ns: dict[str, int] = {}
+        self._set_back: set[str] = set()
+        """Rates whose arrival was written by a clock that has been set back since."""
         self.next_open_us: int | None = None
         self.left_over = False
         """Whether a lane got less than it asked for, of room that others then did not use."""
@@ -106,7 +108,7 @@ class Gates:
         pushed = []
         for key, pace in self._paces.items():
             arrival_ns = self._arrival_ns[key] + taken[key] * pace.period_us * 1_000 // pace.count
-            if taken[key]:
+            if taken[key] or key in self._set_back:
                 pushed.append((key, arrival_ns))
             open_us = open_again_us(arrival_ns, pace)
             if open_us > self._now_us:
@@ -123,9 +125,14 @@ class Gates:
         arrivals = dict(fetch(self._connection, _ARRIVALS, (pack(list(self._paces)),)))
         now_ns = self._now_us * 1_000
         for key, pace in self._paces.items():
-            arrival_ns = max(arrivals.get(key, 0), now_ns)
-            self._arrival_ns[key] = arrival_ns
             period_ns = pace.period_us * 1_000
+            arrival_ns = max(arrivals.get(key, 0), now_ns)
+            if arrival_ns > now_ns + period_ns:
+                # No start pushes it further than that: the wall clock was set back. The rate would stay shut for
+                # as long as it went back; now it is shut for a period at most.
+                arrival_ns = now_ns + period_ns
+                self._set_back.add(key)
+            self._arrival_ns[key] = arrival_ns
             self._room[key] = (now_ns + period_ns - arrival_ns) * pace.count // period_ns
 
 

@@ -206,6 +206,19 @@ class Limits(Conformance):
         await world.store.unregister(first.id)
         assert await (await world.worker(world.other)).take(pace) == []
 
+    async def test_a_clock_that_was_set_back_shuts_a_rate_for_one_period_at_most(self, world: World) -> None:
+        pace = Pace("task:greet/rate", 2, 10_000_000)
+        await world.submitted(*world.several(9))
+        hand = await world.worker()
+        assert len(await hand.take(pace)) == 2
+        world.clock.set_wall(world.clock.now_us() - 3_600_000_000)
+        reply = await hand.claim(pace)
+        assert list(reply.runs) == []
+        assert reply.next_due_us == world.clock.now_us() + 5_000_000
+        for _ in range(3):
+            world.clock.advance(5)
+            assert len(await hand.take(pace)) == 1
+
     async def test_pruning_does_not_open_a_rate(self, world: World) -> None:
         pace = Pace("task:greet/rate", 2, 10_000_000)
         await world.submitted(*world.several(9))
