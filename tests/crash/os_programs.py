@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ async def submitter(*, kinds: str = "book,note", batch: str = "5", pause: str = 
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
+async def dweller(*, count: str, seconds: str, delay: str = "0") -> None:
+    """Submit runs that take a while, and end."""
+    async with os_tasks.app:
+        calls = [(number, float(seconds)) for number in range(int(count))]
+        due_s = time.time() + float(delay)
+        runs = await os_tasks.dwell.submit_many(calls, delay=float(delay))
+        tell("accepted", "dwell", [[run.id, number] for number, run in enumerate(runs)])
+        tell("due", due_s)
+
+
 async def _accepted(task: Any, kind: str, numbers: range, stop: asyncio.Event) -> list[Run[int]]:
     while not stop.is_set():
         try:
@@ -115,6 +126,9 @@ def _plant(setting: str) -> None:
     files.open_connection = opened
 
 
+ROLES: dict[str, Callable[..., Any]] = {role.__name__: role for role in (maker, worker, submitter, dweller)}
+
+
 def main(role: str, name: str, *options: str) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{name} %(message)s")
     if os.environ.get("OS_RECORD_DISK"):
@@ -123,8 +137,7 @@ def main(role: str, name: str, *options: str) -> None:
         record_disk(Record(Path(os.environ["OS_RECORD"])), float(os.environ.get("OS_SYNC_FAILS", "0")))
     if setting := os.environ.get("OS_SYNCHRONOUS"):
         _plant(setting)
-    roles: dict[str, Callable[..., Any]] = {"maker": maker, "worker": worker, "submitter": submitter}
-    asyncio.run(roles[role](**dict(option.split("=", 1) for option in options)))
+    asyncio.run(ROLES[role](**dict(option.split("=", 1) for option in options)))
 
 
 if __name__ == "__main__":

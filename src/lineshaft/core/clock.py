@@ -43,7 +43,7 @@ class SystemClock:
         return time.monotonic()
 
     def boot_us(self) -> int:
-        return time.clock_gettime_ns(_BOOT_CLOCK) // 1_000
+        return time.clock_gettime_ns(_BOOT_CLOCK) // 1_000 - _boot_shift_us()
 
     def boot_id(self) -> str:
         return _machine_boot_id()
@@ -54,6 +54,20 @@ class SystemClock:
 
 # Linux has a clock that counts suspended time as well; elsewhere the monotonic one is the nearest.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+@cache
+def _boot_shift_us() -> int:
+    """How far this process's boot time is from the machine's: a container may have a time namespace.
+
+    Leases are compared between the two (time_namespaces(7)).
+    """
+    try:
+        offsets = Path("/proc/self/timens_offsets").read_text().split()
+    except OSError:
+        return 0
+    clock = offsets.index("boottime") if "boottime" in offsets else None
+    return 0 if clock is None else int(offsets[clock + 1]) * 1_000_000 + int(offsets[clock + 2]) // 1_000
 
 
 @cache
