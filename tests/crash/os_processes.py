@@ -104,6 +104,10 @@ class Scenario:
             time.sleep(0.05)
         return found
 
+    def succeeded(self, kind: str) -> int:
+        """How many runs of a task are known to have succeeded."""
+        return sum(each == kind for _, each in self.told("succeeded"))
+
     # What a store must hold in the end
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:

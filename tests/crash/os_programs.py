@@ -76,7 +76,7 @@ async def dweller(*, count: str, seconds: str, delay: str = "0") -> None:
         due_s = time.time() + float(delay)
         runs = await os_tasks.dwell.submit_many(calls, delay=float(delay))
         tell("accepted", "dwell", [[run.id, number] for number, run in enumerate(runs)])
-        tell("due", due_s)
+        tell("due", due_s, [run.id for run in runs])
 
 
 async def _accepted(task: Any, kind: str, numbers: range, stop: asyncio.Event) -> list[Run[int]]:
@@ -104,7 +104,7 @@ async def _succeeded(run: Run[int], number: int) -> None:
             await asyncio.sleep(0.1)
         else:
             assert result == number
-            tell("succeeded", run.id)
+            tell("succeeded", run.id, run.task)
             return
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 
-from lineshaft import App, Context, Transaction
+from lineshaft import App, Context, Rate, Transaction
 from tests.crash.os_record import tell
 
 LEDGER = "CREATE TABLE IF NOT EXISTS ledger (run TEXT, number INTEGER)"
@@ -31,10 +31,15 @@ async def note(number: int) -> int:
 
 @app.task
 async def dwell(number: int, seconds: float, ctx: Context) -> int:
-    """Take a while, and tell when that began and ended."""
-    tell("began", ctx.run_id, ctx.attempt, os.getpid())
+    """Take a while, and tell when that began, by the wall clock of this process, and ended."""
+    tell("began", ctx.run_id, os.getpid(), time.time())
     await asyncio.sleep(seconds)
-    tell("ended", ctx.run_id, ctx.attempt, os.getpid())
+    tell("ended", ctx.run_id)
+    return number
+
+
+@app.task(limits=[Rate(200, per_seconds=1)])
+async def paced(number: int) -> int:
     return number
 
 
