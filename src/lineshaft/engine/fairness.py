@@ -44,10 +44,13 @@ def share_out(
         names = sorted(tenants)
         start = turn % len(names)
         names = names[start:] + names[:start]
+        lanes_turn = turn
         if quantum == 0:
+            # By the turn itself a tenant could meet the same lane whenever it is served.
+            lanes_turn = turn // len(names)
             quantum, names = 1, names[:served]
         for name in names:
-            shares += _of_tenant(tenants[name], min(quantum, bounds.CLAIM_ROWS_MAX), gates_of, turn)
+            shares += _of_tenant(tenants[name], min(quantum, bounds.CLAIM_ROWS_MAX), gates_of, lanes_turn)
     return shares
 
 
