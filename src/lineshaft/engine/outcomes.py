@@ -46,10 +46,14 @@ def printable(error: BaseException) -> str:
 
 def clean(text: str) -> str:
     """Text without what a database or a terminal refuses, cut at its bound."""
-    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    text = _storable(text)
     if len(text) > bounds.ERROR_TEXT_CHARS_MAX:
         text = text[: bounds.ERROR_TEXT_CHARS_MAX] + " … (cut)"
     return text
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def _traceback(error: BaseException) -> str:
@@ -57,11 +61,11 @@ def _traceback(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, _users_frames(error.__traceback__), limit=-20)
     except BaseException:
         return "<the traceback cannot be printed>"
-    text = "".join(lines)
+    text = _storable("".join(lines))
     if len(text) > bounds.ERROR_TEXT_CHARS_MAX:
         # The end of a traceback says most.
         text = "… (cut)\n" + text[-bounds.ERROR_TEXT_CHARS_MAX :]
-    return clean(text)
+    return text
 
 
 def _users_frames(frames: TracebackType | None) -> TracebackType | None:
