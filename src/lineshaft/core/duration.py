@@ -47,12 +47,10 @@ def brief(duration_s: float) -> str:
     if duration_s < 59.95:
         return f"{duration_s:.1f}".removesuffix(".0") + " s"
     whole_s = round(duration_s)
-    for size_s, unit, smaller_s, smaller in (
-        (86_400, "d", 3_600, "h"),
-        (3_600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole_s >= size_s:
-            rest = whole_s % size_s // smaller_s
-            return f"{whole_s // size_s} {unit} {rest} {smaller}" if rest else f"{whole_s // size_s} {unit}"
-    return f"{whole_s} s"
+    size_s, unit, smaller_s, smaller = next(each for each in _LARGE_UNITS if whole_s >= each[0])
+    rest = whole_s % size_s // smaller_s
+    return f"{whole_s // size_s} {unit} {rest} {smaller}" if rest else f"{whole_s // size_s} {unit}"
+
+
+_LARGE_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))
+"""Each with the next smaller one."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lineshaft.core.duration import seconds
+from lineshaft.core.duration import brief, seconds
 from lineshaft.core.errors import InvalidSetting
 
 
@@ -79,3 +79,43 @@ def test_a_bound_is_named() -> None:
         seconds("1h 1s", "The delay", at_most_s=3_600)
     with pytest.raises(InvalidSetting):
         seconds(math.inf, "The delay", at_most_s=3_600)
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "text"),
+    [
+        (-1.0, "0 s"),
+        (0, "0 s"),
+        (4e-7, "0 µs"),
+        (0.000_5, "500 µs"),
+        (0.000_949, "949 µs"),
+        (0.000_95, "0.9 ms"),
+        (0.001, "1 ms"),
+        (0.009_94, "9.9 ms"),
+        (0.01, "10 ms"),
+        (0.012_3, "12 ms"),
+        (0.994, "994 ms"),
+        (0.995, "1 s"),
+        (1.25, "1.2 s"),
+        (59.94, "59.9 s"),
+        (59.95, "1 m"),
+        (61, "1 m 1 s"),
+        (3_599, "59 m 59 s"),
+        (3_599.5, "1 h"),
+        (3_659, "1 h"),
+        (7_500, "2 h 5 m"),
+        (86_399, "23 h 59 m"),
+        (86_400, "1 d"),
+        (86_400 + 3_600, "1 d 1 h"),
+        (10 * 86_400 + 7_199, "10 d 1 h"),
+    ],
+)
+def test_what_people_read(duration_s: float, text: str) -> None:
+    assert brief(duration_s) == text
+
+
+@pytest.mark.parametrize(("size_s", "smaller_s"), [(86_400, 3_600), (3_600, 60), (60, 1)])
+def test_two_units_say_it_all(size_s: int, smaller_s: int) -> None:
+    for rest in range(1, size_s // smaller_s):
+        written = brief(size_s + rest * smaller_s)
+        assert seconds(written, "what is read back") == size_s + rest * smaller_s

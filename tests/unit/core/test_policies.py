@@ -99,9 +99,13 @@ def test_one_class_may_stand_alone() -> None:
         ({"attempts": 0}, "attempts is 0"),
         ({"attempts": -1}, "between 1 and"),
         ({"attempts": bounds.ATTEMPTS_MAX + 1}, str(bounds.ATTEMPTS_MAX)),
+        ({"attempts": 1.5}, "attempts is 1.5"),
+        ({"attempts": True}, "attempts is True"),
+        ({"attempts": "3"}, "attempts is '3'"),
         ({"factor": 0.5}, "factor is 0.5"),
         ({"factor": 101}, "between 1 and 100"),
         ({"factor": math.nan}, "factor is nan"),
+        ({"factor": "2"}, "factor is '2'"),
         ({"initial": -1}, "Retry initial"),
         ({"initial": "soon"}, "Retry initial is 'soon'"),
         ({"maximum": "-5s"}, "Retry maximum"),
@@ -114,6 +118,16 @@ def test_one_class_may_stand_alone() -> None:
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidSetting, match=words):
         Retry(**options)
+
+
+def test_what_is_retried_where_nothing_is_said() -> None:
+    retry = Retry()
+    assert (retry.attempts, retry.initial_s, retry.factor, retry.maximum_s) == (3, 1, 2, 300)
+
+
+@pytest.mark.parametrize("options", [{"factor": 1}, {"factor": 100}, {"attempts": 1}, {"initial": 0}])
+def test_bounds_are_within(options: dict[str, Any]) -> None:
+    assert getattr(Retry(**options), next(iter(options))) == next(iter(options.values()))
 
 
 def test_a_policy_is_a_value() -> None:
@@ -145,7 +159,11 @@ def test_per_is_tenant_or_nothing(kind: Any) -> None:
         kind(1, per="user")
 
 
-@pytest.mark.parametrize("per_seconds", [0, -1, math.nan, math.inf, 32 * 86_400])
+def test_the_longest_period_of_a_rate() -> None:
+    assert Rate(1, per_seconds=31 * 86_400).per_seconds == 31 * 86_400
+
+
+@pytest.mark.parametrize("per_seconds", [0, -1, math.nan, math.inf, 31 * 86_400 + 1])
 def test_the_period_of_a_rate_is_bounded(per_seconds: float) -> None:
     with pytest.raises(InvalidSetting, match="per_seconds"):
         Rate(1, per_seconds=per_seconds)
