@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default: 3)")
     parser.add_argument("--only", nargs="*", default=[], help="only these subjects, beside lineshaft")
     parser.add_argument("--bench", nargs="*", choices=BENCHES, help="only these benches")
-    parser.add_argument("--backlog", type=int, default=200_000, help="length of the long backlog")
+    parser.add_argument("--backlog", type=int, default=100_000, help="length of the long backlog")
     parser.add_argument("--scale", type=float, default=1, help="factor on all sizes; below 1 for a quick try")
     parser.add_argument(
         "--out", type=Path, help="where to write; only a whole run goes to benchmarks/results"

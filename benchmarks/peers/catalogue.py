@@ -51,8 +51,16 @@ def _celery(config: str, server: Server, *pool: str, count: int = 1, **options: 
                 "broker_transport_options": {"visibility_timeout": 3_600},  # the default
             }
         },
-        redelivery={"conf": {"broker_transport_options": {"visibility_timeout": 10}}},
-        redelivery_s=25,
+        redelivery={
+            "conf": {
+                "broker_transport_options": {
+                    "visibility_timeout": 10,
+                    "unacked_restore_interval": 1,  # look each second; by default, every hundred of them
+                    "unacked_restore_throttle": 1,
+                }
+            }
+        },
+        redelivery_s=15,
         **options,
     )
 
@@ -153,7 +161,7 @@ def _huey(config: str, fsync: bool | None, **options: Any) -> Subject:
         ),
         sizes=Sizes(drain=6_000, window=2_500, kill=1_000),
         settings={"storage": {"fsync": fsync, "journal_mode": "wal"}},
-        redelivery_s=5,
+        filling={"storage": {"fsync": False}},
         **options,
     )
 

@@ -24,7 +24,7 @@ class Plan:
     benches: Sequence[str] = BENCHES
     once: frozenset[str] = frozenset({"kill"})
     """Benches that are done in the first round only."""
-    backlog: int = 200_000
+    backlog: int = 100_000
     scale: float = 1.0
 
     def steps(self) -> Iterator[tuple[int, str, Subject]]:

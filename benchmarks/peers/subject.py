@@ -58,6 +58,8 @@ class Subject:
     """Settings put in place of others in the kill test, so that what a dead worker held comes back within it."""
     redelivery_s: float = 0.0
     """After how long it then comes back, at the latest."""
+    filling: Mapping[str, Any] = field(default_factory=dict)
+    """Settings put in place of others while the long backlog is submitted, which is not timed."""
     benches: frozenset[str] = frozenset(BENCHES)
     """What of `BENCHES` is done with it: a variant need not do all."""
 
@@ -65,11 +67,10 @@ class Subject:
     def title(self) -> str:
         return f"{self.name}, {self.config}"
 
-    @property
-    def patient_settings(self) -> dict[str, Any]:
-        """The settings of the kill test: those of the subject, with some of theirs replaced."""
+    def with_settings(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of the subject, with some of those within them replaced."""
         return {
-            name: {**value, **self.redelivery.get(name, {})} if isinstance(value, dict) else value
+            name: {**value, **others.get(name, {})} if isinstance(value, dict) else value
             for name, value in self.settings.items()
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +28,13 @@ class Watched:
 
 
 def watch(
-    marks: Marks, count: int, workers: Workers, *, until: int | None = None, silence_s: float = SILENCE_S_MAX
+    marks: Marks,
+    count: int,
+    workers: Workers,
+    *,
+    until: int | None = None,
+    silence_s: float = SILENCE_S_MAX,
+    every_second: Callable[[], object] = lambda: None,
 ) -> Watched:
     """Look until `until` of the first `count` runs are done (all, if not given), or until nothing happens any more.
 
@@ -37,6 +44,7 @@ def watch(
     first: tuple[float, int] | None = None
     done = marks.done(count)
     wanted = count if until is None else until
+    seconds = 0
     while True:
         now_s = time.perf_counter()
         seen = marks.done(count)
@@ -47,6 +55,9 @@ def watch(
             break
         if not workers.alive:
             raise RuntimeError("The workers have ended.")
+        if now_s - began_s > seconds:
+            seconds += 1
+            every_second()
         time.sleep(LOOK_S)
     rate = (done - first[1]) / (last_s - first[0]) if first and last_s > first[0] else None
     return Watched(done, rate, last_s - began_s)
