@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,7 +160,7 @@ def fill(c: sqlite3.Connection, finished: int, queued: int, few: int) -> None:
     assert leases.park(c, [0]) == [few]
     # Executing, and suspect.
     submit(few, "other", "held")
-    held = taken(c, replace(everything, worker=3))
+    held = taken(c, everything._replace(worker=3))
     settlement.report(c, [(run.id, b"[1]") for run in held])
     submit(few, "other", "suspect")
     assert len(taken(c, everything)) == few
@@ -244,7 +243,7 @@ def claimed_due(c: sqlite3.Connection) -> None:
 def claimed_suspects(c: sqlite3.Connection) -> None:
     [reply] = claims.claim(c, [request(hand=Hand(WORLD, None, ("other",)))])  # type: ignore[arg-type]
     assert not reply.runs  # nobody of that number
-    [reply] = claims.claim(c, [replace(request(hand=OTHER), worker=3)])
+    [reply] = claims.claim(c, [request(hand=OTHER)._replace(worker=3)])
     assert reply.suspects_wait
     assert reply.runs
 
@@ -264,7 +263,7 @@ def killer_rescued(c: sqlite3.Connection) -> None:
 
     for crashes in range(bounds.CRASHES_MAX + 1):
         worker = register(c, "greet")
-        [run] = taken(c, replace(request(plan=one_run), worker=worker))
+        [run] = taken(c, request(plan=one_run)._replace(worker=worker))
         assert run.crashes == crashes
         [report] = registry(worker).rescue(c, [0])
         c.execute("UPDATE lineshaft_run SET state = 'ready' WHERE id = ?", (run.id,))

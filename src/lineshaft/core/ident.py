@@ -33,26 +33,38 @@ class SystemChance:
     def run_ids(self, now_us: int, count: int) -> list[str]:
         # Method 1 of section 6.2: 48 bits of milliseconds, then 74 bits that count up from a random start
         # within one millisecond; steps are random too, so that ids cannot be guessed from their neighbours.
-        milliseconds = now_us // 1_000
+        ids = []
         with self._lock:
             random_bits = self._random.getrandbits
-            value = max((milliseconds << 74) | random_bits(73), self._last + 1)
-            ids = []
+            high, low = divmod(max((now_us // 1_000 << 74) | random_bits(73), self._last + 1), _LOW_COUNT)
+            head = _head(high)
             for _ in range(count):
-                value += 1 + random_bits(40)
-                ids.append(_uuid7_text(value))
-            self._last = value
+                low += 1 + random_bits(40)
+                if low >= _LOW_COUNT:
+                    high, low = high + 1, low - _LOW_COUNT
+                    head = _head(high)
+                ids.append(_text(head, low))
+            self._last = high * _LOW_COUNT + low
         return ids
 
     def fraction(self) -> float:
         return self._random.random()
 
 
-def _uuid7_text(value: int) -> str:
-    """Spread 122 bits over the fields of a UUID, around its version and variant."""
-    high, middle, low = value >> 74, (value >> 62) & 0xFFF, value & 0x3FFF_FFFF_FFFF_FFFF
-    digits = f"{(high << 80) | (7 << 76) | (middle << 64) | (2 << 62) | low:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+_LOW_COUNT = 1 << 62
+_VARIANT = 1 << 63
+# An id holds 122 bits: 60 high ones around its version, the same for thousands of neighbours, and 62 low ones
+# behind its variant.
+
+
+def _head(high: int) -> str:
+    digits = f"{high:015x}"
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[12:]}-"
+
+
+def _text(head: str, low: int) -> str:
+    digits = "%016x" % (_VARIANT | low)
+    return f"{head}{digits[:4]}-{digits[4:]}"
 
 
 def submitted_us(run_id: str) -> int:
@@ -62,4 +74,4 @@ def submitted_us(run_id: str) -> int:
 
 def earliest_id(now_us: int) -> str:
     """The smallest id that a run submitted at that time can have."""
-    return _uuid7_text((now_us // 1_000) << 74)
+    return _text(_head(now_us // 1_000 << 12), 0)

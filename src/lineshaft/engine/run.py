@@ -24,6 +24,8 @@ PROGRESS_LOOK_S = 0.25
 class Run(Generic[R]):
     """One durable invocation. Holding or dropping the handle does nothing to the run."""
 
+    __slots__ = ("id", "task", "created", "_runtime", "_codec", "__weakref__")
+
     def __init__(
         self, runtime: Runtime, run_id: str, task: str, codec: ValueCodec, *, created: bool = True
     ) -> None:

@@ -40,22 +40,25 @@ def prepare(
     chance: Chance,
 ) -> list[NewRun]:
     """The runs that a submission inserts. Raises before anything is written if anything does not fit."""
+    what = f"Submitting to task {task.name!r}"
     now_us = clock.now_us()
     due_us = _due_us(task, options, now_us)
     priority = task.priority if options.priority is None else options.priority
-    check_priority(priority, f"Submitting to task {task.name!r}")
+    check_priority(priority, what)
     order_us = place_in_lane_us(due_us, priority)
     codec = task.arguments
+    tenant_of = _tenants(task, options, what)
+    key_of = None if options.key is None else _keys(task, options.key, options, what)
     lanes: dict[str, Lane] = {}
     runs = []
     for run_id, (args, kwargs) in zip(chance.run_ids(now_us, len(calls)), calls, strict=True):
         values = codec.bind(args, kwargs)
         payload = codec.encode(values)
-        tenant = _tenant(task, options, values)
+        tenant = tenant_of(values)
         lane = lanes.get(tenant)
         if lane is None:
             lane = lanes[tenant] = Lane(task.queue, task.name, task.version, tenant)
-        key = None if options.key is None else _key(task, options, values, payload)
+        key = None if key_of is None else key_of(values, payload)
         runs.append(NewRun(run_id, lane, payload, now_us, due_us, order_us, priority, key))
     return runs
 
@@ -79,31 +82,41 @@ def _due_us(task: Declaration, options: Options, now_us: int) -> int:
     return now_us + round(seconds(options.delay, f"{what}: delay", at_most_s=bounds.DELAY_S_MAX) * 1_000_000)
 
 
-def _tenant(task: Declaration, options: Options, values: Mapping[str, Any]) -> str:
-    tenant: Any = options.tenant
-    if tenant is None:
-        if task.tenant is None:
-            return DEFAULT_TENANT
-        if task.tenant == "required":
-            raise InvalidArguments(
-                f"Task {task.name!r} needs a tenant with each submission.", hint="Say submit(…, tenant=…)."
-            )
-        tenant = task.tenant
-    if callable(tenant):
-        tenant = _derived(task, "tenant", tenant, values)
-    check_name(tenant, f"Submitting to task {task.name!r}: the tenant")
-    return str(tenant)
+def _tenants(task: Declaration, options: Options, what: str) -> Callable[[Mapping[str, Any]], str]:
+    """How the tenant of each run is found."""
+    given: Any = task.tenant if options.tenant is None else options.tenant
+    if given is None:
+        return lambda _: DEFAULT_TENANT
+    if given == "required" and options.tenant is None:
+        raise InvalidArguments(
+            f"Task {task.name!r} needs a tenant with each submission.", hint="Say submit(…, tenant=…)."
+        )
+    what = f"{what}: the tenant"
+
+    def tenant(values: Mapping[str, Any]) -> str:
+        found = _derived(task, "tenant", given, values) if callable(given) else given
+        check_name(found, what)
+        return str(found)
+
+    return tenant
 
 
-def _key(task: Declaration, options: Options, values: Mapping[str, Any], payload: bytes) -> SubmissionKey:
-    key: Any = options.key
-    if callable(key):
-        key = _derived(task, "key", key, values)
-    check_name(key, f"Submitting to task {task.name!r}: the key")
+def _keys(
+    task: Declaration, given: Any, options: Options, what: str
+) -> Callable[[Mapping[str, Any], bytes], SubmissionKey]:
+    """How the key of each run is found."""
     retention_s = task.key_retention_s
     if options.key_retention is not None:
-        retention_s = seconds(options.key_retention, f"Submitting to task {task.name!r}: key_retention")
-    return SubmissionKey(key, digest(payload).hex(), int(retention_s * 1_000_000), options.retry_failed)
+        retention_s = seconds(options.key_retention, f"{what}: key_retention")
+    retention_us = int(retention_s * 1_000_000)
+    what = f"{what}: the key"
+
+    def key(values: Mapping[str, Any], payload: bytes) -> SubmissionKey:
+        found = _derived(task, "key", given, values) if callable(given) else given
+        check_name(found, what)
+        return SubmissionKey(found, digest(payload).hex(), retention_us, options.retry_failed)
+
+    return key
 
 
 def _derived(task: Declaration, what: str, derive: Callable[..., Any], values: Mapping[str, Any]) -> Any:

@@ -27,6 +27,9 @@ SUBMIT_CHUNK = 1_000
 """Runs that `submit_many` prepares between two looks at the event loop."""
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 class Task(Generic[P, R]):
     """What `@app.task` makes of a function. Calling it simply calls the function."""
 
@@ -98,22 +101,23 @@ class Task(Generic[P, R]):
         options = Options(key, key_retention, retry_failed, tenant, priority, delay, due)
         runtime = self._runtime()
         runs: list[NewRun] = []
-        calls = list(self._calls(items))
-        if len(calls) > bounds.SUBMIT_RUNS_MAX:
+        items = list(items)
+        if len(items) > bounds.SUBMIT_RUNS_MAX:
             raise InvalidArguments(
-                f"submit_many was given {len(calls)} items for task {self.name!r}; it takes at most"
+                f"submit_many was given {len(items)} items for task {self.name!r}; it takes at most"
                 f" {bounds.SUBMIT_RUNS_MAX}, since all are accepted in one commit.",
                 hint="Submit them in parts.",
             )
-        for start in range(0, len(calls), SUBMIT_CHUNK):
+        for start in range(0, len(items), SUBMIT_CHUNK):
             if start:
                 await runtime.clock.sleep(0)
-            runs += prepare(
-                self.declaration, calls[start : start + SUBMIT_CHUNK], options, runtime.clock, runtime.chance
-            )
+            calls = list(self._calls(items[start : start + SUBMIT_CHUNK]))
+            runs += prepare(self.declaration, calls, options, runtime.clock, runtime.chance)
         if not runs:
             return []
-        return [self._handle(accepted) for accepted in await runtime.insert(runs, tx)]
+        accepted = await runtime.insert(runs, tx)
+        name, codec = self.name, self.declaration.result
+        return [Run(runtime, run_id, name, codec, created=created) for run_id, created in accepted]
 
     @property
     def blocking(self) -> BlockingTask[R]:
@@ -152,7 +156,7 @@ class Task(Generic[P, R]):
                     f"submit_many was given {item!r:.100} for task {self.name!r}, which takes {count} arguments.",
                     hint="Give each item as a tuple of them.",
                 )
-            yield ((item,) if count == 1 else tuple(item)), {}
+            yield ((item,) if count == 1 else tuple(item)), _NOTHING
 
     def _handle(self, accepted: Accepted) -> Run[Any]:
         return Run(self._runtime(), accepted.id, self.name, self.declaration.result, created=accepted.created)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
 from hashlib import blake2b
@@ -46,8 +46,7 @@ def _lane_id(lane: Lane) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-@dataclass(frozen=True, slots=True)
-class SubmissionKey:
+class SubmissionKey(NamedTuple):
     """What makes a submission idempotent: the same key gives the same run."""
 
     text: str
@@ -59,8 +58,7 @@ class SubmissionKey:
     """Whether a holder that failed is replaced by a new run of its lineage."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run to be inserted. `due_us` in the future makes it scheduled, otherwise it is ready."""
 
     id: str
@@ -104,16 +102,14 @@ class Pace:
 Gate = Slots | Pace
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLane:
+class OpenLane(NamedTuple):
     """A lane with ready runs, as a claim finds it."""
 
     lane: Lane
     head_order_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class LaneShare:
+class LaneShare(NamedTuple):
     """How much one claim may take from a lane."""
 
     lane: Lane
@@ -126,8 +122,7 @@ class LaneShare:
 Plan = Callable[[Sequence[OpenLane]], Sequence[LaneShare]]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
+class ClaimRequest(NamedTuple):
     """One worker's wish for runs. `plan` must be pure: the store calls it inside its transaction."""
 
     worker: int
@@ -156,8 +151,7 @@ class Claimed(NamedTuple):
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimReply:
+class ClaimReply(NamedTuple):
     """What a claim found."""
 
     runs: Sequence[Claimed]
@@ -170,8 +164,7 @@ class ClaimReply:
     """A group of suspects waits for a worker with nothing in flight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """Why an attempt did not succeed."""
 
     kind: FailureClass
@@ -215,8 +208,7 @@ class Outcome(NamedTuple):
     """False where no attempt at the run can have reported progress, so that none is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
+class RunView(NamedTuple):
     """A run as it stands, finished or not: what `status`, `runs show` and waiting callers read."""
 
     id: str
@@ -245,8 +237,7 @@ class RunView:
     cpu_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptView:
+class AttemptView(NamedTuple):
     """One attempt that did not end its run."""
 
     number: int
@@ -258,8 +249,7 @@ class AttemptView:
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunFilter:
+class RunFilter(NamedTuple):
     """Which runs a listing shows; newest submissions first."""
 
     states: frozenset[State] = frozenset()
@@ -302,8 +292,7 @@ class LimitTerms:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What a worker's code declares of its tasks and queues, so that anybody can say what holds a run back."""
 
     limits: tuple[LimitTerms, ...] = ()
@@ -327,8 +316,7 @@ class Terms:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(NamedTuple):
     """A worker as the registry knows it. An incarnation is one start of one process."""
 
     id: int
@@ -343,8 +331,7 @@ class WorkerView:
     held: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NewWorker:
+class NewWorker(NamedTuple):
     """What a worker says of itself when it registers."""
 
     host: str
@@ -357,8 +344,7 @@ class NewWorker:
     terms: Terms = Terms()
 
 
-@dataclass(frozen=True, slots=True)
-class SlotHolder:
+class SlotHolder(NamedTuple):
     """Slots of one concurrency limit held by one live worker."""
 
     key: str
@@ -366,8 +352,7 @@ class SlotHolder:
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueView:
+class QueueView(NamedTuple):
     """A queue at a glance."""
 
     queue: str
@@ -382,8 +367,7 @@ class QueueView:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Rescued:
+class Rescued(NamedTuple):
     """What a sweep over dead workers did."""
 
     returned: int = 0
@@ -393,8 +377,7 @@ class Rescued:
     workers: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(NamedTuple):
     """Rows that one step of pruning deleted."""
 
     runs: int = 0
@@ -405,8 +388,7 @@ class Pruned:
         return self.runs + self.keys
 
 
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
+class StoreFacts(NamedTuple):
     """What `doctor` and `queues` need to know of a store."""
 
     address: str
@@ -415,4 +397,4 @@ class StoreFacts:
     bytes: int
     unfinished: int
     finished: int
-    details: dict[str, str] = field(default_factory=dict)
+    details: Mapping[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -30,10 +31,18 @@ def digest(payload: bytes) -> bytes:
     `payload` is what `encode` returned. The order of a dictionary's keys does not count, and sets have
     been put in order when they were encoded.
     """
-    document = json.loads(payload)
+    document = _reader()(payload)
     if _PAIRS_TEXT in payload:
         document = _ordered_pairs(document)
+    # Written by the standard library: its text of a number stays the same from version to version.
     return blake2b(_canonical_text(document).encode(), digest_size=DIGEST_BYTES).digest()
+
+
+@cache
+def _reader() -> Callable[[bytes], Any]:
+    from pydantic_core import from_json
+
+    return from_json
 
 
 _canonical_text: Callable[[Any], str] = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode

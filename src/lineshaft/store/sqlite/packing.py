@@ -11,9 +11,9 @@ out of JSON costs more than twice as much as binding them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final
 
 import pydantic_core
@@ -38,20 +38,28 @@ def packed_in_parts(rows: Sequence[Any]) -> Iterator[str]:
 VALUES_ROWS_MAX: Final = 256
 
 
-def execute_values(connection: sqlite3.Connection, template: str, rows: Sequence[tuple[Any, ...]]) -> int:
+def execute_values(connection: sqlite3.Connection, template: str, rows: Iterable[tuple[Any, ...]]) -> int:
     """Execute a statement whose `{values}` stands for rows, in few steps; how many rows it changed.
 
-    A VALUES clause is filled up with rows of nulls, which the statement must pass over, to a power of two, so that
-    there are few statements to prepare. It must not begin with WITH: such a one tells no count.
+    It must pass over rows of nulls, and not begin with WITH: such a statement tells no count.
     """
-    changed = 0
-    for start in range(0, len(rows), VALUES_ROWS_MAX):
-        part = rows[start : start + VALUES_ROWS_MAX]
+    return sum(connection.execute(text, values).rowcount for text, values in _filled(template, rows))
+
+
+def fetch_values(connection: sqlite3.Connection, template: str, rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The items of the JSON arrays that such a statement selects."""
+    return [item for text, values in _filled(template, rows) for item in fetch(connection, text, values)]
+
+
+def _filled(template: str, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
+    """The statement for so many rows at a time, filled up with nulls to a power of two: few are to be prepared."""
+    # Rows made one after another, and gone with their step, are no work for the garbage collector.
+    left = iter(rows)
+    while part := list(islice(left, VALUES_ROWS_MAX)):
         width, length = len(part[0]), 1 << (len(part) - 1).bit_length()
         values = list(chain.from_iterable(part))
         values += [None] * (width * (length - len(part)))
-        changed += connection.execute(_with_values(template, length, width), values).rowcount
-    return changed
+        yield _with_values(template, length, width), values
 
 
 @lru_cache(maxsize=256)

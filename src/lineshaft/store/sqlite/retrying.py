@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 from lineshaft.core.errors import InvalidTransition, KeyReused, RunNotFound
 from lineshaft.core.states import State
@@ -59,7 +58,7 @@ def _retry(connection: sqlite3.Connection, run: NewRun) -> None:
 def _with_key(connection: sqlite3.Connection, run: NewRun, key: SubmissionKey, old: str) -> None:
     left = connection.execute(_LEAVE_KEY, (run.lane.task, run.lane.tenant, key.text, old)).fetchall()
     if left:
-        run = replace(run, key=replace(key, retention_us=left[0][0]))
+        run = run._replace(key=key._replace(retention_us=left[0][0]))
     try:
         holder = submit(connection, [run])[0]
         held_by = None if holder.created else holder.id

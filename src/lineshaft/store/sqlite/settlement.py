@@ -115,11 +115,10 @@ def finish_runs(
 
 
 def _finish(connection: sqlite3.Connection, outcomes: list[Outcome]) -> set[str]:
-    rows = [_row(outcome) for outcome in outcomes]
-    if execute_values(connection, _TO_HISTORY, rows) == len(outcomes):
+    if execute_values(connection, _TO_HISTORY, map(_row, outcomes)) == len(outcomes):
         kept = [outcome.run_id for outcome in outcomes]
     else:
-        kept = fetch(connection, _HELD, (pack(rows),))
+        kept = fetch(connection, _HELD, (pack([_row(outcome) for outcome in outcomes]),))
     large = [
         (outcome.run_id, outcome.result.decode())
         for outcome in outcomes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,13 +110,13 @@ class Operations(Conformance):
 
     async def test_a_retry_without_a_key(self, world: World) -> None:
         old = await world.finished(State.FAILED)
-        new = replace(again(world, old), key=None)
+        new = again(world, old)._replace(key=None)
         await world.store.retry(new)
         assert (await world.view(new.id)).retry_of == old
 
     async def test_a_run_is_retried_once(self, world: World) -> None:
         old = await world.finished(State.FAILED)
-        tries = [replace(again(world, old), key=None) for _ in range(4)]
+        tries = [again(world, old)._replace(key=None) for _ in range(4)]
         results = await together(
             *(store.retry(run) for store, run in zip((world.store, world.other) * 2, tries, strict=True))
         )
@@ -129,7 +128,7 @@ class Operations(Conformance):
         [ready] = await world.submitted()
         for old, error in ((succeeded, InvalidTransition), (ready, InvalidTransition), (NOBODY, RunNotFound)):
             with pytest.raises(error):
-                await world.store.retry(replace(again(world, old), key=None))
+                await world.store.retry(again(world, old)._replace(key=None))
         assert await world.count() == 2
 
     async def test_a_key_that_moved_on_is_not_taken_back(self, world: World) -> None:
