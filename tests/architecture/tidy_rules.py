@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import subprocess
 import tokenize
@@ -239,7 +240,8 @@ def project_files() -> list[str]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     if (ROOT / ".git").exists():
         try:
-            listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+            # A name need not be text.
+            listed = os.fsdecode(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
         except (OSError, subprocess.CalledProcessError):
             pass  # no git on this machine, or somebody else's checkout: look for ourselves
         else:
