@@ -100,6 +100,16 @@ bench: $(VENV)/.run ## measure throughput, latency and backlog (STORE=URL for a 
 	done
 	@rm -rf .bench
 
+# ROUNDS: how often each value is taken. ONLY: names of benchmarks. SCALE: 0.1 measures with a tenth of all runs.
+ROUNDS ?= 3
+ONLY   ?=
+SCALE  ?= 1
+
+.PHONY: bench-engine
+bench-engine: $(VENV)/.run ## measure every aim of the engine on this disk (ONLY="drain latency", ROUNDS=3, SCALE=1)
+	@$(PY) -m benchmarks.engine --rounds $(ROUNDS) --scale $(SCALE) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@$(PY) -m benchmarks.report
+
 .PHONY: test-all-pythons
 test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment
 	@ran=; failed=; \

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.measurement import RESULTS, Results
+from benchmarks.report import engine
 from benchmarks.report.sections import fill
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -18,7 +19,7 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 Rendered = Mapping[str, str | Mapping[str, str]]
 """Path below docs/ → the whole text, or the texts of a page's sections by name."""
 
-RENDERERS: Final[dict[str, Callable[[Results], Rendered]]] = {}
+RENDERERS: Final[dict[str, Callable[[Results], Rendered]]] = {"engine": engine.files}
 """Name of a document in benchmarks/results → what renders it."""
 
 

@@ -13,13 +13,14 @@ from lineshaft.core.clock import Clock
 from lineshaft.core.spawn import Background
 
 BOOT_S_MAX = 60.0
+MAKE = "lineshaft.cli.benchmark.work:bench_app"
 
 
 class Fleet:
-    """Worker processes that have booted and wait for `go`."""
+    """Worker processes that have booted and wait for `go`. `make` names the function that makes their app."""
 
-    def __init__(self, address: str, count: int, clock: Clock) -> None:
-        self._address = address
+    def __init__(self, address: str, count: int, clock: Clock, make: str = MAKE) -> None:
+        self._arguments = [address, make]
         self._count = count
         self._clock = clock
         self._processes: list[asyncio.subprocess.Process] = []
@@ -32,7 +33,7 @@ class Fleet:
         self._died = False
 
     async def __aenter__(self) -> Self:
-        command = [sys.executable, "-m", "lineshaft.cli.benchmark.process", self._address]
+        command = [sys.executable, "-m", "lineshaft.cli.benchmark.process", *self._arguments]
         pipe = asyncio.subprocess.PIPE
         try:
             for _ in range(self._count):
@@ -61,17 +62,27 @@ class Fleet:
             assert process.stdin is not None
             process.stdin.write(b"go\n")
 
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
+    def done(self) -> int:
+        """Runs that ended in all of them so far; all that ever will, once they have been left."""
+        return sum(self._done)
+
     async def drain(self, count: int, show: Callable[[int], None]) -> tuple[int, float]:
         """Wait until so many runs are done; how many were done after the first that was seen, in which time."""
         self._wanted = count
+        self._look()
         while not self._all_done.is_set():
-            show(sum(self._done))
+            show(self.done)
             try:
                 async with asyncio.timeout(0.1):
                     await self._all_done.wait()
             except TimeoutError:
                 continue
-        show(sum(self._done))
+        show(self.done)
         if self._died or self._first is None:
             raise CommandFailed("A worker process ended early.", hint="Its error stands above.")
         first_s, first_done = self._first
@@ -81,14 +92,17 @@ class Fleet:
         assert process.stdout is not None
         while line := await process.stdout.readline():
             self._done[number] = int(line)
-            now_s, total = self._clock.monotonic_s(), sum(self._done)
-            if total and self._first is None:
-                self._first = now_s, total
-            if self._wanted and total >= self._wanted and not self._all_done.is_set():
-                self._last_s = now_s
-                self._all_done.set()
+            self._look()
         if not self._all_done.is_set():
             self._died = True
+            self._all_done.set()
+
+    def _look(self) -> None:
+        now_s, total = self._clock.monotonic_s(), self.done
+        if total and self._first is None:
+            self._first = now_s, total
+        if self._wanted and total >= self._wanted and not self._all_done.is_set():
+            self._last_s = now_s
             self._all_done.set()
 
     async def _stop(self) -> None:

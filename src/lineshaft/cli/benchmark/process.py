@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from importlib import import_module
 
-from lineshaft.cli.benchmark.work import QUEUE, bench_app
+from lineshaft.cli.benchmark.work import QUEUE
 
 TELL_EVERY_S = 0.01
+GRACE_S = 1.0
 
 
-async def serve(address: str) -> None:
-    """Execute runs of the benchmark until told to stop."""
-    app, _ = bench_app(address)
+async def serve(address: str, make: str) -> None:
+    """Execute runs of the benchmark until told to stop. `make` names the function that makes the app."""
+    module, _, name = make.partition(":")
+    app = getattr(import_module(module), name)(address)[0]
     loop = asyncio.get_running_loop()
     told = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(told), sys.stdin)
@@ -24,13 +27,14 @@ async def serve(address: str) -> None:
         _tell("ready")
         if not await told.readline():
             return
-        async with app.worker(queues=[QUEUE]) as worker:
+        async with app.worker(queues=[QUEUE], grace=GRACE_S) as worker:
             last = -1
             while not told.at_eof():
                 if worker.done != last:
                     last = worker.done
                     _tell(str(last))
                 await app.runtime.clock.sleep(TELL_EVERY_S)
+        _tell(str(worker.done))
 
 
 def _tell(text: str) -> None:
@@ -41,4 +45,4 @@ def _tell(text: str) -> None:
 if __name__ == "__main__":
     from lineshaft.cli.serve import run_loop
 
-    run_loop(serve(sys.argv[1]))
+    run_loop(serve(*sys.argv[1:]))

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import statistics
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from lineshaft.app import App
+from lineshaft.cli.benchmark.bare import CLAIM, BareWorker
 from lineshaft.cli.benchmark.fleet import Fleet
 from lineshaft.cli.benchmark.work import QUEUE, TASK, Order, bench_app, orders
 from lineshaft.cli.failing import CommandFailed
 from lineshaft.core.clock import Clock
 from lineshaft.core.states import FINAL, State
-from lineshaft.engine.fairness import share_out
 from lineshaft.engine.task import Task
 from lineshaft.store.port import Store
-from lineshaft.store.values import ClaimRequest, NewWorker, Outcome, RunFilter
+from lineshaft.store.values import RunFilter
 
 SUBMIT_CHUNK = 10_000
 WARM_UP = 20
 SMALL = 1_000
 """Runs queued in the small backlog."""
-CLAIM = 500
 CYCLES = 40
 """Claims that one side of the comparison takes, of `CLAIM` runs each."""
 
@@ -111,18 +109,19 @@ async def backlog(app: App, task: Task[[Order], object], wanted: Measurement) ->
             hint="Give more.",
             exit_code=2,
         )
-    side = _Side(app, task, wanted.show)
-    worker = await side.register()
+    worker = BareWorker(app, task)
+    await worker.register()
+    show = wanted.show
     try:
         await task.submit_many(orders(SMALL))
-        before_s = await side.measure(worker, "Few runs queued")
+        before_s = await worker.measure(CYCLES, partial(show, "Few runs queued"))
         submit_s = await _submit(app, task, wanted.runs - SMALL, wanted.show)
-        large_s = await side.measure(worker, "Many runs queued")
-        await side.take_down(worker, wanted.runs, SMALL)
-        after_s = await side.measure(worker, "Few runs queued again")
-        await side.take_down(worker, SMALL, 0)
+        large_s = await worker.measure(CYCLES, partial(show, "Many runs queued"))
+        await worker.take_down(wanted.runs, SMALL, partial(show, "Settling the rest"))
+        after_s = await worker.measure(CYCLES, partial(show, "Few runs queued again"))
+        await worker.take_down(SMALL, 0, partial(show, "Settling the rest"))
     finally:
-        await app.runtime.store.unregister(worker)
+        await worker.unregister()
     small_per_s = _rate(2 * CLAIM * CYCLES, before_s + after_s)
     large_per_s = _rate(CLAIM * CYCLES, large_s)
     figures = {"submit_per_s": _rate(wanted.runs - SMALL, submit_s)} if wanted.runs > SMALL else {}
@@ -132,77 +131,6 @@ async def backlog(app: App, task: Task[[Order], object], wanted: Measurement) ->
         "small_drain_per_s": small_per_s,
         "ratio": round(large_per_s / small_per_s, 3),
     }
-
-
-class _Side:
-    """Claims and settles straight at the store, as a worker with nothing to execute would."""
-
-    def __init__(self, app: App, task: Task[[Order], object], show: Show) -> None:
-        self._app = app
-        self._task = task
-        self._show = show
-        self._store = app.runtime.store
-        self._clock = app.runtime.clock
-
-    async def register(self) -> int:
-        now_us = self._clock.now_us()
-        hour_us = 3_600_000_000
-        return await self._store.register(
-            NewWorker(socket.gethostname(), os.getpid(), now_us, (QUEUE,), ((TASK, "1"),), hour_us)
-        )
-
-    async def measure(self, worker: int, phase: str) -> float:
-        """Seconds that all claims of one side took, with the settling; what is taken is put back unmeasured."""
-        took_s = 0.0
-        for number in range(CYCLES):
-            began_s = self._clock.monotonic_s()
-            count = await self._cycle(worker, CLAIM)
-            took_s += self._clock.monotonic_s() - began_s
-            await self._task.submit_many(orders(count))
-            self._show(phase, number + 1, CYCLES)
-        return took_s
-
-    async def take_down(self, worker: int, count: int, left: int) -> None:
-        """Settle until so few are left."""
-        total = count - left
-        while count > left:
-            taken = await self._cycle(worker, min(1_000, count - left))
-            if not taken:
-                break
-            count -= taken
-            self._show("Settling the rest", total - (count - left), total)
-
-    async def _cycle(self, worker: int, rows_max: int) -> int:
-        now_us = self._clock.now_us()
-        reply = await self._store.claim(
-            ClaimRequest(
-                worker=worker,
-                now_us=now_us,
-                plan=lambda lanes: share_out(
-                    [lane for lane in lanes if lane.lane.queue == QUEUE],
-                    lambda _: "loop",
-                    lambda _: (),
-                    {"loop": rows_max},
-                    0,
-                ),
-                after_lane=-1,
-                idle=True,
-            )
-        )
-        outcomes = [
-            Outcome(
-                run.id,
-                run.fence,
-                worker,
-                State.SUCCEEDED,
-                now_us,
-                now_us,
-                result=b'{"order":1,"cents":1}',
-            )
-            for run in reply.runs
-        ]
-        await self._store.settle(outcomes)
-        return len(outcomes)
 
 
 async def _submit(app: App, task: Task[[Order], object], count: int, show: Show) -> float:
