@@ -30,8 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"Stores lie in {folder}, on {results.machine['file_system']}.", highlight=False)
     if results.machine["file_system"] == "tmpfs":
         console.print("A durable commit costs nothing in memory: these figures say little about a disk.")
-    known = given.out.exists() and given.only and given.scale == 1.0
-    before = list(Results.read(given.out)) if known else []
+    # What is measured at another scale is not what the names say, and does not belong among the results.
+    out = given.out or (RESULTS / "engine.json" if given.scale == 1.0 else given.folder / "scaled.json")
+    before = list(Results.read(out)) if given.only and out.exists() else []
     began_s = time.monotonic()
     try:
         with Terminal(console) as terminal:
@@ -45,8 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     measured = {found.bench for found in results}
     results.measurements += [found for found in before if found.bench not in measured]
-    results.write(given.out)
-    console.print(f"{given.out} was written after {time.monotonic() - began_s:,.0f} s.", highlight=False)
+    results.write(out)
+    console.print(f"{out} was written after {time.monotonic() - began_s:,.0f} s.", highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--scale", type=float, default=1.0, help="0.1 measures with a tenth of all runs")
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="on the disk that is measured")
-    parser.add_argument("--out", type=Path, default=RESULTS / "engine.json", help="where the results go")
+    parser.add_argument("--out", type=Path, help="where the results go, if not to benchmarks/results")
     return parser
 
 
