@@ -10,11 +10,14 @@ import pytest
 from rich.console import Console
 
 from benchmarks.engine import __main__ as program
+from benchmarks.engine.apps import PLAIN
 from benchmarks.engine.catalogue import CATALOGUE, Benchmark
+from benchmarks.engine.draining import Drained, app_of, working
 from benchmarks.engine.stage import Stage
 from benchmarks.engine.terminal import Terminal
 from benchmarks.measurement import Results
 from benchmarks.report import engine as report
+from lineshaft.cli.benchmark.work import orders
 
 ROOT = Path(__file__).parents[2]
 SCALE = 0.001
@@ -41,6 +44,20 @@ def test_it_measures(benchmark: Benchmark, tmp_path: Path) -> None:
     aimed = {(aim.config, aim.metric) for aim in report.AIMS if aim.bench == benchmark.name}
     assert aimed <= {(found.config, found.metric) for found in results}
     assert not list(tmp_path.rglob("*.db"))
+
+
+async def test_lost_and_doubled_runs_are_found(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'store.db'}"
+    app, task = app_of(PLAIN, address)
+    drained = Drained()
+    async with app:
+        await task.submit_many(orders(5))
+        async with working(address, 0, app, PLAIN, drained) as fleet:
+            connection = app.connect()
+            connection.execute("DELETE FROM lineshaft_run WHERE id = (SELECT max(id) FROM lineshaft_run)")
+            connection.close()
+            fleet._done = [2]  # as if workers had executed what the store does not know to be finished
+    assert (drained.lost, drained.doubled, drained.left) == (1, 2, 4)
 
 
 def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
@@ -19,8 +18,7 @@ from lineshaft.engine.registry import DEFAULT_TENANT
 from lineshaft.store.values import Lane, NewRun, SubmissionKey
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What one submission says besides the arguments. `key` and `tenant` may be derived from them."""
 
     key: str | Callable[..., str] | None = None
