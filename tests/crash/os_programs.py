@@ -2,7 +2,8 @@
 
 `python -m tests.crash.os_programs ROLE NAME [OPTION=VALUE …]`, with the store in LINESHAFT_STORE and in OS_RECORD
 the record of what was promised to whom. `OS_RECORD_DISK` has it hold every write to the disk as well,
-`OS_SYNC_FAILS` says which share of syncs fails, and `OS_SYNCHRONOUS` plants a weaker setting of SQLite.
+`OS_SYNC_FAILS` says which share of syncs fails, `OS_SYNCHRONOUS` plants a weaker setting of SQLite, and with
+`OS_CHECKPOINTS=often` there is a checkpoint after every few commits.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lineshaft import Run
+from lineshaft import App, Run
 from lineshaft.core.errors import LineshaftError
 from lineshaft.engine.places import Concurrency
+from lineshaft.store.address import sqlite_path
 from lineshaft.store.sqlite import files
+from lineshaft.store.sqlite.connection import OwnConnection, open_connection
+from lineshaft.store.sqlite.machine import Machine
+from lineshaft.store.sqlite.store import SqliteStore
+from lineshaft.store.values import ClaimReply, ClaimRequest
 from tests.crash import os_tasks
 from tests.crash.os_record import Record, tell
 from tests.crash.os_recording_vfs import record_disk
@@ -37,10 +44,23 @@ async def maker() -> None:
         tell("made")
 
 
+def _count_claims(app: App) -> None:
+    """Tell of each claim how many runs it took."""
+    usual = app.runtime.store.claim
+
+    async def claim(request: ClaimRequest) -> ClaimReply:
+        reply = await usual(request)
+        tell("claimed", request.worker, len(reply.runs))
+        return reply
+
+    app.runtime.store.claim = claim
+
+
 async def worker(*, lease: str = "10", grace: str = "5", concurrency: str = "{}") -> None:
     """Execute what there is, until SIGTERM."""
     stop = _told_to_stop()
     places = Concurrency(**json.loads(concurrency))
+    _count_claims(os_tasks.app)
     async with (
         os_tasks.app as app,
         app.worker(lease=float(lease), grace=float(grace), concurrency=places) as working,
@@ -69,14 +89,33 @@ async def submitter(*, kinds: str = "book,note", batch: str = "5", pause: str = 
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def dweller(*, count: str, seconds: str, delay: str = "0") -> None:
-    """Submit runs that take a while, and end."""
+async def dweller(*, count: str, seconds: str, delay: str = "0", turns: str = "1") -> None:
+    """Submit runs that take a while, so many times, and end."""
     async with os_tasks.app:
-        calls = [(number, float(seconds)) for number in range(int(count))]
-        due_s = time.time() + float(delay)
-        runs = await os_tasks.dwell.submit_many(calls, delay=float(delay))
-        tell("accepted", "dwell", [[run.id, number] for number, run in enumerate(runs)])
-        tell("due", due_s, [run.id for run in runs])
+        for _ in range(int(turns)):
+            calls = [(number, float(seconds)) for number in range(int(count))]
+            due_s = time.time() + float(delay)
+            runs = await os_tasks.dwell.submit_many(calls, delay=float(delay))
+            tell("accepted", "dwell", [[run.id, number] for number, run in enumerate(runs)])
+            tell("due", due_s, [run.id for run in runs])
+
+
+async def hogger(*, task: str, mebibytes: str, neighbours: str) -> None:
+    """Submit one run that uses much memory, in the middle of others, and end."""
+    async with os_tasks.app:
+        some = int(neighbours) // 2
+        before = await os_tasks.dwell.submit_many([(number, 0.2) for number in range(some)])
+        hog = await getattr(os_tasks, task).submit(int(mebibytes))
+        after = await os_tasks.dwell.submit_many([(number, 0.2) for number in range(some)])
+        tell("hogs", hog.id, *(run.id for run in (*before, *after)))
+
+
+async def flooder(*, count: str, delay: str) -> None:
+    """Submit so many runs, due at the same instant, and end."""
+    due = datetime.now(UTC) + timedelta(seconds=float(delay))
+    async with os_tasks.app:
+        runs = await os_tasks.note.submit_many(range(int(count)), due=due)
+        tell("flooded", len(runs), due.timestamp())
 
 
 async def _accepted(task: Any, kind: str, numbers: range, stop: asyncio.Event) -> list[Run[int]]:
@@ -116,24 +155,28 @@ def _told_to_stop() -> asyncio.Event:
 
 def _plant(setting: str) -> None:
     """Have every connection opened with another `synchronous`."""
-    usual = files.open_connection
 
-    def opened(path: Path) -> Any:
-        connection = usual(path)
+    def connect(path: Path) -> OwnConnection:
+        connection = open_connection(path)
         connection.execute(f"PRAGMA synchronous = {setting}")
         return connection
 
-    files.open_connection = opened
+    path = sqlite_path(os.environ["LINESHAFT_STORE"])
+    os_tasks.app._store = SqliteStore(path, machine=Machine(connect=connect))
 
 
-ROLES: dict[str, Callable[..., Any]] = {role.__name__: role for role in (maker, worker, submitter, dweller)}
+ROLES: dict[str, Callable[..., Any]] = {
+    role.__name__: role for role in (maker, worker, submitter, dweller, hogger, flooder)
+}
 
 
 def main(role: str, name: str, *options: str) -> None:
     logging.basicConfig(level=logging.WARNING, format=f"{name} %(message)s")
-    if os.environ.get("OS_RECORD_DISK"):
-        # Checkpoints are where most can go wrong, so there are many.
+    if os.environ.get("OS_CHECKPOINTS") == "often":
+        # They are where most can go wrong.
         files.LOG_BYTES_TO_CHECKPOINT, files.COMMITS_TO_CHECKPOINT = 64 * 1_024, 4
+        files.LOG_BYTES_TO_WAIT = 112 * 1_024
+    if os.environ.get("OS_RECORD_DISK"):
         record_disk(Record(Path(os.environ["OS_RECORD"])), float(os.environ.get("OS_SYNC_FAILS", "0")))
     if setting := os.environ.get("OS_SYNCHRONOUS"):
         _plant(setting)
