@@ -36,8 +36,11 @@ class _Round:
             self._from_lane, self._wrapped, self.next_due_us = after_lane, False, None
         if reply.next_due_us is not None:
             self.next_due_us = min(self.next_due_us or reply.next_due_us, reply.next_due_us)
-        self._wrapped = self._wrapped or reply.last_lane <= after_lane
-        is_over = reply.last_lane < 0 or (self._wrapped and reply.last_lane >= self._from_lane)
+        wraps = reply.last_lane <= after_lane
+        # Whoever comes past the end a second time has come past the beginning as well.
+        is_over = reply.last_lane < 0 or (self._wrapped and wraps)
+        self._wrapped = self._wrapped or wraps
+        is_over = is_over or (self._wrapped and reply.last_lane >= self._from_lane)
         if reply.runs or is_over or not reply.more:
             self._from_lane = None
         return reply.more and (bool(reply.runs) or not is_over)
