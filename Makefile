@@ -64,6 +64,20 @@ run: $(VENV)/.run ## settle a year of flights, durably (LIMIT=5000 for the first
 test: $(VENV)/.dev ## run every test (ARGS="-k lanes" for some)
 	@$(PY) -m pytest $(ARGS)
 
+# A process that is killed while it writes what it measured leaves a broken file, which is passed over.
+.PHONY: coverage
+coverage: $(VENV)/.dev ## run every test and show what of src they never reach (fails below 95 %)
+	@rm -f .coverage .coverage.*
+	@$(PY) -m coverage run -m pytest $(ARGS); tests=$$?; \
+	  $(PY) -W ignore -m coverage report && exit $$tests
+	@rm -f .coverage.*
+
+# BUDGET_MINUTES: for how long faults are planted, of those that can be a sample by chance; 0 for all, which takes hours.
+BUDGET_MINUTES ?= 20
+.PHONY: mutation
+mutation: $(VENV)/.dev ## plant faults in the core and see whether tests find them (BUDGET_MINUTES=20; ARGS=core/duration.py)
+	@$(PY) -m tests.mutation --minutes $(BUDGET_MINUTES) $(ARGS)
+
 .PHONY: check check-lint check-format check-types check-floors check-tidy
 check: check-lint check-format check-types check-floors check-tidy ## style, types, import floors, tidy rules
 
