@@ -9,6 +9,10 @@ ARGS   ?=
 # memory, where a durable commit costs nothing).
 STORE  ?=
 
+# ROUNDS, ONLY: how often `make bench-peers` measures, and which subjects (ONLY="celery arq").
+ROUNDS ?= 3
+ONLY   ?=
+
 PYTHONS := 3.11 3.12 3.13
 BIN     := $(VENV)/bin
 PY      := $(BIN)/python
@@ -124,6 +128,22 @@ bench-engine: $(VENV)/.run ## measure every aim of the engine on this disk (ONLY
 	@$(PY) -m benchmarks.engine --rounds $(ROUNDS) --scale $(SCALE) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 	@$(PY) -m benchmarks.report
 
+# Each peer, and the Redis server, has an environment of its own, by the name of its file of requirements.
+PEERS := $(basename $(notdir $(wildcard benchmarks/peers/requirements/*.in)))
+
+$(VENV)/.peer: benchmarks/peers/requirements/$(notdir $(VENV)).txt $(VENV)/.home
+	$(call say,installing $(notdir $(VENV)))
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.run ## measure Lineshaft beside its peers, 20 minutes (ROUNDS=3, ONLY="celery arq")
+	@for peer in $(PEERS); do \
+	  $(MAKE) VENV=.bench-peers/$$peer .bench-peers/$$peer/.peer || exit 1; \
+	done
+	@$(PY) -m benchmarks.peers --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+	@$(PY) -m benchmarks.report
+
 .PHONY: test-all-pythons
 test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment
 	@ran=; failed=; \
@@ -158,10 +178,13 @@ lock: ## write requirements/*.txt again (UPGRADE=1 for the newest versions)
 	@$(LOCK) pyproject.toml requirements/build.in -o requirements/run.txt
 	@$(LOCK) pyproject.toml requirements/build.in requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 	@$(LOCK) --no-deps requirements/flights.in -o requirements/flights.txt
+	@for peer in $(PEERS); do \
+	  $(LOCK) benchmarks/peers/requirements/$$peer.in -o benchmarks/peers/requirements/$$peer.txt || exit 1; \
+	done
 
 .PHONY: clean
 clean: ## remove environments, caches and builds; stores are left alone
-	@rm -rf .venv .venv-* .bench build dist src/*.egg-info
+	@rm -rf .venv .venv-* .bench .bench-peers build dist src/*.egg-info
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

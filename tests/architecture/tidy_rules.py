@@ -250,7 +250,7 @@ def project_files() -> list[str]:
 
 
 SKIPPED: Final = re.compile(
-    r"\.git|\.venv.*|\..*_cache|\.hypothesis|\.bench|__pycache__|build|dist|htmlcov|.*\.egg-info"
+    r"\.git|\.venv.*|\..*_cache|\.hypothesis|\.bench.*|__pycache__|build|dist|htmlcov|.*\.egg-info"
 )
 
 
