@@ -54,8 +54,10 @@ class Task:
     sizes: Sizes
     backlog: int
 
-    def found(self, stage: Stage, bench: str, metric: str, unit: str, value: float | None) -> Found:
-        settings = self.subject.described(stage.settings) | {"runs": getattr(self.sizes, bench, None)}
+    def found(
+        self, stage: Stage, bench: str, metric: str, unit: str, value: float | None, **sizes: int
+    ) -> Found:
+        settings = self.subject.described(stage.settings) | sizes
         return Found(bench, metric, unit, value, settings, stage.versions)
 
 
@@ -106,8 +108,8 @@ def measure_drain(task: Task) -> Iterator[Found]:
         with stage.workers() as workers:
             seen = watch(stage.marks, count, workers)
             left = _left_unfinished(client)
-        yield task.found(stage, "submit", "many", "runs/s", count / took_s)
-        yield task.found(stage, "drain", "rate", "runs/s", seen.rate)
+        yield task.found(stage, "submit", "many", "runs/s", count / took_s, runs=count)
+        yield task.found(stage, "drain", "rate", "runs/s", seen.rate, runs=count)
         yield task.found(stage, "drain", "lost", "runs", count - seen.done)
         yield task.found(stage, "drain", "doubled", "runs", stage.marks.doubled(count))
         yield task.found(stage, "drain", "unfinished", "runs", left)
@@ -127,7 +129,7 @@ def measure_backlog(task: Task) -> Iterator[Found]:
             yield task.found(stage, "backlog", f"rate with {name}", "runs/s", rates[name])
             if name == "many":
                 ratio = rates["many"] / rates["few"] if rates["many"] and rates["few"] else None
-                yield task.found(stage, "backlog", "ratio", "", ratio)
+                yield task.found(stage, "backlog", "ratio", "", ratio, few=few, many=many)
 
 
 def measure_kill(task: Task) -> Iterator[Found]:
@@ -163,6 +165,7 @@ def measure_kill(task: Task) -> Iterator[Found]:
             seen = look(count)
             left = _left_unfinished(client)
         recovery_s = restarted_s - killed_s[0] + seen.last_s
+        yield task.found(stage, "kill", "accepted", "runs", count)
         yield task.found(stage, "kill", "lost", "runs", count - seen.done)
         yield task.found(stage, "kill", "doubled", "runs", stage.marks.doubled(count))
         yield task.found(stage, "kill", "unfinished", "runs", left)

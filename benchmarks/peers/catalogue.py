@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from benchmarks.peers.subject import Server, Sizes, Subject
+from benchmarks.peers.subject import Accepted, Server, Sizes, Subject
 
 _DRAIN_ONLY: Final = frozenset({"drain"})
 _IN_MEMORY: Final = "Redis in memory"
 _ON_DISK: Final = "Redis with fsync"
+_ACCEPTED: Final = {Server.REDIS: Accepted.IN_MEMORY, Server.REDIS_FSYNC: Accepted.ON_DISK}
 
 
 def _lineshaft(config: str, processes: int, **options: Any) -> Subject:
@@ -41,6 +42,7 @@ def _celery(config: str, server: Server, *pool: str, count: int = 1, **options: 
         workers=tuple((*worker, "-n", f"worker-{number}@peers") for number in range(count)),
         sizes=Sizes(drain=6_000, window=2_500, kill=400),
         server=server,
+        accepted=_ACCEPTED[server],
         settings={
             "conf": {
                 "task_acks_late": True,  # acknowledge when done, so that a dead worker's tasks come back
@@ -80,6 +82,7 @@ def _taskiq(config: str, server: Server, processes: int, **options: Any) -> Subj
         ),
         sizes=Sizes(drain=15_000, window=6_000, kill=4_000),
         server=server,
+        accepted=_ACCEPTED[server],
         settings={
             "broker": {
                 "xread_count": 100,  # the default, which is also how many run at once
@@ -109,6 +112,7 @@ def _dramatiq(config: str, server: Server, processes: int, **options: Any) -> Su
         ),
         sizes=Sizes(drain=8_000, window=3_000, kill=2_500),
         server=server,
+        accepted=_ACCEPTED[server],
         settings={
             "broker": {
                 "heartbeat_timeout": 60_000,  # ms; the default
@@ -121,16 +125,17 @@ def _dramatiq(config: str, server: Server, processes: int, **options: Any) -> Su
     )
 
 
-def _arq(config: str, server: Server, processes: int, **options: Any) -> Subject:
+def _arq(config: str, server: Server) -> Subject:
     return Subject(
         "arq",
         config,
         app="arq_app",
         environment="arq",
         imports="import arq; from arq import create_pool",
-        workers=(("-m", "arq", "benchmarks.peers.apps.arq_app.WorkerSettings"),) * processes,
+        workers=(("-m", "arq", "benchmarks.peers.apps.arq_app.WorkerSettings"),),
         sizes=Sizes(drain=6_000, window=2_500, kill=2_500),
         server=server,
+        accepted=_ACCEPTED[server],
         settings={
             "worker": {
                 "max_jobs": 100,  # the default of 10 starves the loop
@@ -141,7 +146,6 @@ def _arq(config: str, server: Server, processes: int, **options: Any) -> Subject
         },
         redelivery={"worker": {"job_timeout": 2}},
         redelivery_s=15,
-        **options,
     )
 
 
@@ -160,6 +164,7 @@ def _huey(config: str, fsync: bool | None, **options: Any) -> Subject:
             ),
         ),
         sizes=Sizes(drain=6_000, window=2_500, kill=1_000),
+        accepted=Accepted.IN_CACHE if fsync is False else Accepted.ON_DISK,
         settings={"storage": {"fsync": fsync, "journal_mode": "wal"}},
         filling={"storage": {"fsync": False}},
         **options,
@@ -207,10 +212,8 @@ SUBJECTS: Final = (
     _dramatiq(f"1 process, {_IN_MEMORY}", Server.REDIS, 1),
     _dramatiq(f"2 processes, {_IN_MEMORY}", Server.REDIS, 2, benches=_DRAIN_ONLY),
     _dramatiq(f"1 process, {_ON_DISK}", Server.REDIS_FSYNC, 1, benches=_DRAIN_ONLY),
-    _arq(f"1 process, {_IN_MEMORY}", Server.REDIS, 1),
-    _arq(f"2 processes, {_IN_MEMORY}", Server.REDIS, 2, benches=_DRAIN_ONLY),
-    _arq(f"1 process, {_ON_DISK}", Server.REDIS_FSYNC, 1, benches=_DRAIN_ONLY),
-    _huey("1 process, 4 threads", None),
+    _arq(f"1 process, {_IN_MEMORY}", Server.REDIS),
+    _huey("1 process, 4 threads", None),  # None leaves SQLite's default, which is synchronous=FULL
     _huey("1 process, 4 threads, fsync off", False, benches=_DRAIN_ONLY),
     _dbos("1 process, 16 threads", "delete"),
     _dbos("1 process, 16 threads, WAL", "wal", benches=_DRAIN_ONLY),

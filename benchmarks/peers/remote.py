@@ -30,6 +30,7 @@ class RemoteClient:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the harness, which then ends everything in order
             )
 
     def __enter__(self) -> Self:

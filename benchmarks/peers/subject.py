@@ -20,6 +20,17 @@ class Server(StrEnum):
     """Redis that answers after an fsync, as Lineshaft does."""
 
 
+class Accepted(StrEnum):
+    """What a submission that has returned survives."""
+
+    ON_DISK = "power loss"
+    """It was on the disk (fsync) before the call returned."""
+    IN_CACHE = "death of processes"
+    """The operating system has it, and may lose it with the power."""
+    IN_MEMORY = "death of workers"
+    """A server has it in its memory, and loses it with its process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many runs make a measurement long enough, given how fast a system is."""
@@ -52,6 +63,7 @@ class Subject:
     """For each worker process to start: what follows `python`."""
     sizes: Sizes
     server: Server | None = None
+    accepted: Accepted = Accepted.ON_DISK
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What its app module applies."""
     redelivery: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +89,7 @@ class Subject:
     def described(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What the results say about how it was set up."""
         return {
+            "accepted survives": str(self.accepted),
             "server": str(self.server) if self.server else "none",
             "workers": [" ".join(command) for command in self.workers],
             **settings,

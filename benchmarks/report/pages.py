@@ -6,20 +6,17 @@ file of the documentation, either a whole text (a chart) or the sections of a pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from benchmarks.measurement import RESULTS, Results
-from benchmarks.report import engine
-from benchmarks.report.sections import fill
+from benchmarks.report import engine, peers
+from benchmarks.report.sections import Rendered, fill
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
-Rendered = Mapping[str, str | Mapping[str, str]]
-"""Path below docs/ → the whole text, or the texts of a page's sections by name."""
-
-RENDERERS: Final[dict[str, Callable[[Results], Rendered]]] = {"engine": engine.files}
+RENDERERS: Final[dict[str, Callable[[Results], Rendered]]] = {"engine": engine.files, "peers": peers.files}
 """Name of a document in benchmarks/results → what renders it."""
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+Rendered = Mapping[str, str | Mapping[str, str]]
+"""What results are rendered to: path below docs/ → the whole text, or the texts of a page's sections by name."""
+
 
 def fill(page: str, sections: Mapping[str, str]) -> str:
     """The page with its sections replaced. Raises LookupError for a section that it has no place for."""
