@@ -54,9 +54,9 @@ async def error_of(run: Run[Any]) -> Exception:
     raise AssertionError(f"{run} succeeded with {result!r}")
 
 
-async def eventually(condition: Callable[[], Any], what: str = "") -> Any:
+async def eventually(condition: Callable[[], Any], what: str = "", *, patience_s: float = PATIENCE_S) -> Any:
     """Wait until a condition holds; it may be a coroutine function."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while True:
         found = condition()
         if isinstance(found, Awaitable):
@@ -102,10 +102,14 @@ class Overlap:
 
 
 class Program:
-    """A process that runs `tests/crash/programs.py` as a worker on the store of a folder."""
+    """A process on the store of a folder: a module that is run, `tests/crash/programs.py` where none is named."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, *arguments: str, module: str = "tests.crash.programs", **environment: str
+    ) -> None:
         self.folder = folder
+        self.environment = environment
+        self.module = module
         self.arguments = arguments
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -114,10 +118,11 @@ class Program:
             **os.environ,
             "LINESHAFT_STORE": address(self.folder),
             "PROGRAM_FOLDER": str(self.folder),
+            **self.environment,
         }
         with (self.folder / "program.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.programs", *self.arguments],
+                [sys.executable, "-m", self.module, *self.arguments],
                 cwd=ROOT,
                 env=environment,
                 stdout=subprocess.DEVNULL,

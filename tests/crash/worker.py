@@ -1,0 +1,73 @@
+"""A worker of the harness: `python -m tests.crash.worker [--lease S] [--grace S] [--arm POINT] [--signal NAME]`.
+
+With `--arm` it gets a signal (SIGKILL unless said otherwise) at a point of `points.py`. With `--timings FILE` it
+writes down, once a second, how long its claims took. Ends with SIGTERM, by draining.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.crash import points, workload
+
+
+def time_claims(path: Path) -> None:
+    """Append, for each second with claims, the time at its end and how long each took, in microseconds.
+
+    A claim's time is that of its statements inside the open transaction, without the wait for the writer.
+    """
+    claim = points.claims.claim
+    taken_us: list[int] = []
+    written_s = time.monotonic()
+
+    def timed(*args: Any) -> Any:
+        nonlocal written_s
+        began_ns = time.perf_counter_ns()
+        try:
+            return claim(*args)
+        finally:
+            taken_us.append((time.perf_counter_ns() - began_ns) // 1_000)
+            if time.monotonic() - written_s >= 1.0:
+                written_s = time.monotonic()
+                with path.open("a") as file:
+                    file.write(json.dumps([round(time.time(), 1), taken_us]) + "\n")
+                taken_us.clear()
+
+    points.claims.claim = timed
+
+
+async def work(lease: float, grace: float) -> None:
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    async with workload.app, workload.app.worker(lease=lease, grace=grace):
+        await told.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lease", type=float, default=10)
+    parser.add_argument("--grace", type=float, default=5)
+    parser.add_argument("--arm", choices=points.BY_NAME)
+    parser.add_argument("--signal", default="SIGKILL")
+    parser.add_argument("--timings", type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
+    if options.arm:
+        points.arm(
+            options.arm, signal.Signals[options.signal], Path(os.environ["PROGRAM_FOLDER"], "reached.txt")
+        )
+    if options.timings:
+        time_claims(options.timings)
+    asyncio.run(work(options.lease, options.grace))
+
+
+if __name__ == "__main__":
+    main()
