@@ -47,7 +47,7 @@ class Site:
         self.sink.__enter__()
         await workload.app.__aenter__()
         connection = workload.app.connect()
-        connection.execute(workload.LEDGER)
+        connection.executescript(workload.LEDGER)
         connection.commit()
         connection.close()
         self.trail = Trail(self.folder, workload.app.connect)
@@ -103,11 +103,21 @@ class Site:
 
     async def until_empty(self) -> None:
         """Until everything that was submitted has ended."""
-        await eventually(
-            lambda: not self.rows("SELECT 1 FROM lineshaft_run LIMIT 1"),
-            "the end of every run",
-            patience_s=FINISH_S_MAX,
-        )
+        try:
+            await eventually(
+                lambda: not self.rows("SELECT 1 FROM lineshaft_run LIMIT 1"), patience_s=FINISH_S_MAX
+            )
+        except AssertionError as error:
+            raise AssertionError(f"Runs do not end: {self._unfinished()}\n{self.log[-4_000:]}") from error
+
+    def _unfinished(self) -> dict[str, list[tuple[object, ...]]]:
+        """What is left, by where it stands, and the workers that are there."""
+        return {
+            "state, worker, suspect, count": self.rows(
+                "SELECT state, worker, suspect, count(*) FROM lineshaft_run GROUP BY state, worker, suspect"
+            ),
+            "workers": self.rows("SELECT id, pid, expires_boot_us FROM lineshaft_worker"),
+        }
 
     def gather(self) -> None:
         self.trail.gather(self.sink.take())
@@ -121,6 +131,16 @@ class Site:
             return connection.execute(statement, parameters).fetchall()
         finally:
             connection.close()
+
+    def execute(self, statement: str) -> int:
+        """Change something in the store; how many rows."""
+        connection: sqlite3.Connection = workload.app.connect()
+        try:
+            changed = connection.execute(statement).rowcount
+            connection.commit()
+        finally:
+            connection.close()
+        return changed
 
     @property
     def accepted(self) -> int:
@@ -137,6 +157,15 @@ class Site:
     def ended(self, state: str = "succeeded") -> int:
         """How many runs ended like that."""
         return sum(states.get(state, 0) for states in self.tally().values())
+
+    def calls(self) -> list[tuple[str, int]]:
+        """The calls outside so far: the operation, and the process that made it."""
+        self.gather()
+        return self.trail.rows.execute("SELECT op, pid FROM calls ORDER BY rowid").fetchall()
+
+    def release(self) -> None:
+        """Let everything end that holds on until then."""
+        (self.folder / "released").touch()
 
     @property
     def log(self) -> str:

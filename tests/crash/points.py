@@ -6,10 +6,13 @@ Lineshaft itself. `POINTS` is the list of all of them; `arm` is what a process c
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import inspect
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +37,7 @@ When = Callable[[tuple[Any, ...], Any], bool]
 class Armed:
     """Counts passings, and ends or stops the process at the one that it was armed for."""
 
-    def __init__(self, name: str, passing: int, number: signal.Signals, reached: Path) -> None:
+    def __init__(self, name: str, passing: int, number: int, reached: Path) -> None:
         self._name = name
         self._left = passing
         self._number = number
@@ -49,7 +52,40 @@ class Armed:
             # Written to the file before the signal: what the kernel has it keeps when the process dies.
             with self._reached.open("a") as file:
                 file.write(f"{self._name} {os.getpid()}\n")
-        os.kill(os.getpid(), self._number)
+        if self._number == signal.SIGSTOP and not in_writer():
+            stop_outside_of_the_gate()
+        else:
+            os.kill(os.getpid(), self._number)  # signal 0 is none
+
+
+_STOP_AND_LET_GO = """
+import fcntl, os, pathlib, signal, sys
+stopped, turn, gate = map(int, sys.argv[1:])
+threads = pathlib.Path(f"/proc/{stopped}/task")
+os.kill(stopped, signal.SIGSTOP)
+while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in threads.glob("*/stat")):
+    pass
+fcntl.flock(gate, fcntl.LOCK_UN)
+fcntl.flock(turn, fcntl.LOCK_UN)
+"""
+
+
+def stop_outside_of_the_gate() -> None:
+    """Stop this process while it holds no lock on the store: that would hold up all others as well.
+
+    The locks of the write gate are taken here, so that its own writer has none, and are let go by a child once
+    this process stands still.
+    """
+    store = os.environ["LINESHAFT_STORE"].removeprefix("sqlite:///")
+    with Path(f"{store}-turn").open("a") as turn, Path(f"{store}-gate").open("a") as gate:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        numbers = [str(number) for number in (os.getpid(), turn.fileno(), gate.fileno())]
+        subprocess.run(
+            [sys.executable, "-S", "-E", "-c", _STOP_AND_LET_GO, *numbers],
+            pass_fds=(turn.fileno(), gate.fileno()),
+            check=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +98,7 @@ class Point:
     passing: int = 1
     """At which time it happens; some work lies behind by then."""
     kills: bool = True
-    """False for a place to stop in, for the tests that need one."""
+    """False for a place to stop in, or to be told of, for the tests that need one."""
 
 
 def always(_: tuple[Any, ...], __: Any) -> bool:
@@ -149,6 +185,10 @@ def swept(_: tuple[Any, ...], found: Any) -> bool:
     return any(rescued.workers for rescued in (found if isinstance(found, list | tuple) else [found]))
 
 
+def refused(_: tuple[Any, ...], kept: Any) -> bool:
+    return not all(kept)
+
+
 def pruned(_: tuple[Any, ...], steps: Any) -> bool:
     return any(step.runs for step in steps)
 
@@ -227,12 +267,22 @@ POINTS = (
     Point("leaving: before its commit", LEAVER, after(leases.Registry, "unregister")),
     Point("leaving: committed", LEAVER, after(SqliteStore, "unregister")),
     Point("transaction: not begun", WORKER, before(SqliteStore, "transaction"), kills=False),
+    Point(
+        "transaction: refused for its fence", WORKER, after(LentTransaction, "release", refused), kills=False
+    ),
+    Point("settlement: refused for its fence", WORKER, after(SqliteStore, "settle", refused), kills=False),
+    Point("rescue: not begun", RESCUER, before(SqliteStore, "rescue"), kills=False),
 )
 
 BY_NAME = {point.name: point for point in POINTS}
 
 
-def arm(name: str, number: signal.Signals, reached: Path) -> None:
-    """Have this process get a signal at a point; `reached` is the file in which it says that it was there."""
+def arm(wanted: str, reached: Path) -> None:
+    """Have this process get a signal at a point, given as `POINT`, `POINT=SIGSTOP`, or `POINT=` for none at all.
+
+    In the file `reached` it says that it was there.
+    """
+    name, sign, signal_name = wanted.partition("=")
+    number = signal.SIGKILL if not sign else signal.Signals[signal_name] if signal_name else 0
     point = BY_NAME[name]
     point.wrap(Armed(name, point.passing, number, reached))

@@ -148,10 +148,10 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=1_000_000_000)
     parser.add_argument("--rate", type=float, default=1_000.0)
-    parser.add_argument("--arm", choices=points.BY_NAME)
+    parser.add_argument("--arm", action="append", default=[])
     options = parser.parse_args()
-    if options.arm:
-        points.arm(options.arm, signal.SIGKILL, FOLDER / "reached.txt")
+    for wanted in options.arm:
+        points.arm(wanted, FOLDER / "reached.txt")
     submitter = Submitter(options.name, options.seed)
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)

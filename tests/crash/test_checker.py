@@ -8,7 +8,6 @@ import pytest
 
 from tests.crash import checker
 from tests.crash.harness import Site
-from tests.crash.workload import app
 
 SOUND = {
     "calls": 2,
@@ -82,10 +81,7 @@ LEFT = {
 async def test_what_is_left_over_is_found(tmp_path: Path, rule: str) -> None:
     assert LEFT.keys() == checker.LEFT_OVER.keys() - {"the file is not sound"}
     async with Site(tmp_path) as site:
-        connection = app.connect()
-        assert connection.execute(LEFT[rule]).rowcount == 1
-        connection.commit()
-        connection.close()
+        assert site.execute(LEFT[rule]) == 1
         assert [found.partition(":")[0] for found in site.violations()] == [rule]
 
 
@@ -93,10 +89,7 @@ async def test_an_end_that_changes_is_found(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
         await site.submit({"calls": 1})
         await site.finish()
-        connection = app.connect()
-        connection.execute("UPDATE lineshaft_run_history SET state = 'cancelled'")
-        connection.commit()
-        connection.close()
+        assert site.execute("UPDATE lineshaft_run_history SET state = 'cancelled'") == 1
         site.gather()
         [found] = site.violations()
         assert found.startswith("a run that ended changed again")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.crash.harness import Site
 from tests.crash.nemesis import DRAIN, KILL, STOP, Nemesis
-from tests.crash.workload import KINDS
+from tests.crash.submitter import SHARES
 from tests.support import PATIENCE_S, eventually
 
 OPERATIONS = 600
@@ -50,4 +50,4 @@ async def test_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         await site.finish()
         assert site.violations() == []
         assert site.ended() >= SUCCEEDED_MIN, site.tally()
-        assert site.tally().keys() == KINDS.keys(), "every kind of work was done"
+        assert site.tally().keys() == SHARES.keys(), "every kind of work was done"

@@ -1,6 +1,6 @@
-"""A worker of the harness: `python -m tests.crash.worker [--lease S] [--grace S] [--arm POINT] [--signal NAME]`.
+"""A worker of the harness: `python -m tests.crash.worker [--lease S] [--grace S] [--arm POINT[=SIGNAL]]…`.
 
-With `--arm` it gets a signal (SIGKILL unless said otherwise) at a point of `points.py`. With `--timings FILE` it
+With `--arm` it is killed at a point of `points.py`, or gets the signal that is named. With `--timings FILE` it
 writes down, once a second, how long its claims took. Ends with SIGTERM, by draining.
 """
 
@@ -55,15 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--lease", type=float, default=10)
     parser.add_argument("--grace", type=float, default=5)
-    parser.add_argument("--arm", choices=points.BY_NAME)
-    parser.add_argument("--signal", default="SIGKILL")
+    parser.add_argument("--arm", action="append", default=[])
     parser.add_argument("--timings", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
-    if options.arm:
-        points.arm(
-            options.arm, signal.Signals[options.signal], Path(os.environ["PROGRAM_FOLDER"], "reached.txt")
-        )
+    for wanted in options.arm:
+        points.arm(wanted, Path(os.environ["PROGRAM_FOLDER"], "reached.txt"))
     if options.timings:
         time_claims(options.timings)
     asyncio.run(work(options.lease, options.grace))

@@ -15,6 +15,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
@@ -33,8 +34,8 @@ def tenant_of(op: str, *_: Any) -> str:
 task = partial(app.task, tenant=tenant_of)
 
 LEDGER = """
-CREATE TABLE IF NOT EXISTS ledger (
-    op TEXT NOT NULL, effect TEXT NOT NULL, attempt INTEGER, pid INTEGER NOT NULL, UNIQUE (op, effect))
+CREATE TABLE IF NOT EXISTS ledger (op TEXT NOT NULL, effect TEXT NOT NULL, attempt INTEGER, pid INTEGER NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS ledger_once ON ledger (op, effect)
 """
 """One row an effect: whatever attempts an operation has, each of its effects is there once. A second one is refused,
 and the run that tried fails, which the checker then finds."""
@@ -193,11 +194,37 @@ async def is_poison(op: str) -> Any:
     raise SystemExit(3)
 
 
-@task(timeout=120)
-def is_stuck(op: str) -> str:
-    """Holds a thread for as long as a lease may last; not in the mix."""
-    time.sleep(1.5)
+# What lasts until somebody writes the file `released`; not in the mix.
+
+
+def is_released() -> bool:
+    return Path(os.environ["PROGRAM_FOLDER"], "released").exists()
+
+
+def holds(op: str, ctx: Context) -> str:
+    """Tell of the beginning and of the end."""
+    call(op, ctx)
+    while not is_released():
+        time.sleep(0.02)
+    call(op, ctx)
     return op
+
+
+holds_thread = task(name="holds_thread")(holds)
+
+
+@task()
+async def holds_loop(op: str, ctx: Context) -> str:
+    await asyncio.to_thread(call, op, ctx)
+    while not is_released():  # noqa: ASYNC110 - the file is written by another process
+        await asyncio.sleep(0.02)
+    await asyncio.to_thread(call, op, ctx)
+    return op
+
+
+@task(run_in="process")
+def holds_process(op: str, ctx: Context) -> str:
+    return holds(op, ctx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +254,9 @@ KINDS = {
     "waits": Kind(waits, "", ("succeeded", "cancelled")),
     "is_late": Kind(is_late, "", ("failed",)),
     "is_poison": Kind(is_poison, "", ("failed",)),
+    "holds_thread": Kind(holds_thread, "sink"),
+    "holds_loop": Kind(holds_loop, "sink"),
+    "holds_process": Kind(holds_process, "sink", ("succeeded", "failed")),
 }
 
 
