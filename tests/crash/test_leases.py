@@ -121,8 +121,7 @@ async def test_several_workers_that_rescue_at_once_are_one_owner(tmp_path: Path)
         assert held > 100  # type: ignore[operator]
         with ExitStack() as stack:
             rescuers = [
-                stack.enter_context(site.worker("--arm", "rescue: not begun=SIGSTOP"))
-                for _ in range(4)
+                stack.enter_context(site.worker("--arm", "rescue: not begun=SIGSTOP")) for _ in range(4)
             ]
             await reaches(site, *["rescue: not begun"] * 4)
             for rescuer in rescuers:
