@@ -194,6 +194,16 @@ async def is_poison(op: str) -> Any:
     raise SystemExit(3)
 
 
+EDGE_S = 0.2
+
+
+@task(timeout=EDGE_S)
+async def edges(op: str) -> str:
+    """Lasts about as long as it may; not in the mix."""
+    await asyncio.sleep(EDGE_S * (0.7 + 0.05 * (int(op.rpartition("/")[2]) % 10)))
+    return op
+
+
 # What lasts until somebody writes the file `released`; not in the mix.
 
 
@@ -254,6 +264,7 @@ KINDS = {
     "waits": Kind(waits, "", ("succeeded", "cancelled")),
     "is_late": Kind(is_late, "", ("failed",)),
     "is_poison": Kind(is_poison, "", ("failed",)),
+    "edges": Kind(edges, "", ("succeeded", "failed", "cancelled")),
     "holds_thread": Kind(holds_thread, "sink"),
     "holds_loop": Kind(holds_loop, "sink"),
     "holds_process": Kind(holds_process, "sink", ("succeeded", "failed")),
