@@ -9,9 +9,14 @@ ARGS   ?=
 # memory, where a durable commit costs nothing).
 STORE  ?=
 
-# ROUNDS, ONLY: how often `make bench-peers` measures, and which subjects (ONLY="celery arq").
+# ROUNDS: how often a benchmark takes each value. ONLY: names of benchmarks, or of peers. SCALE: 0.1 measures the engine
+# with a tenth of all runs.
 ROUNDS ?= 3
 ONLY   ?=
+SCALE  ?= 1
+# How long `make soak` goes on, and how often `make flights-kills` kills.
+MINUTES ?= 30
+KILLS   ?= 50
 
 PYTHONS := 3.11 3.12 3.13
 BIN     := $(VENV)/bin
@@ -118,11 +123,6 @@ bench: $(VENV)/.run ## measure throughput, latency and backlog (STORE=URL for a 
 	done
 	@rm -rf .bench
 
-# ROUNDS: how often each value is taken. ONLY: names of benchmarks. SCALE: 0.1 measures with a tenth of all runs.
-ROUNDS ?= 3
-ONLY   ?=
-SCALE  ?= 1
-
 .PHONY: bench-engine
 bench-engine: $(VENV)/.run ## measure every aim of the engine on this disk (ONLY="drain latency", ROUNDS=3, SCALE=1)
 	@$(PY) -m benchmarks.engine --rounds $(ROUNDS) --scale $(SCALE) $(if $(ONLY),--only $(ONLY)) $(ARGS)
@@ -143,6 +143,14 @@ bench-peers: $(VENV)/.run ## measure Lineshaft beside its peers, 20 minutes (ROU
 	done
 	@$(PY) -m benchmarks.peers --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 	@$(PY) -m benchmarks.report
+
+.PHONY: soak
+soak: $(VENV)/.dev ## mixed work under a nemesis for half an hour: sound and flat? (MINUTES=5 for less)
+	@$(PY) -m tests.crash.soak --minutes $(MINUTES) $(ARGS)
+
+.PHONY: flights-kills
+flights-kills: $(VENV)/.dev ## kill the flights application fifty times in a row, and check every total (KILLS=10)
+	@$(PY) -m tests.crash.flights_kills --kills $(KILLS) $(ARGS)
 
 .PHONY: test-all-pythons
 test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment
@@ -184,7 +192,7 @@ lock: ## write requirements/*.txt again (UPGRADE=1 for the newest versions)
 
 .PHONY: clean
 clean: ## remove environments, caches and builds; stores are left alone
-	@rm -rf .venv .venv-* .bench .bench-peers build dist src/*.egg-info
+	@rm -rf .venv .venv-* .bench .bench-peers .soak .flights-kills-* build dist src/*.egg-info
 	@rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -88,9 +88,15 @@ class Trail:
     def _take_ledger(self, store: sqlite3.Connection) -> None:
         """Move the ledger here, so that the store keeps its size."""
         effects = store.execute("SELECT rowid, op, effect, attempt, pid FROM ledger").fetchall()
+        try:
+            store.executemany("DELETE FROM ledger WHERE rowid = ?", [row[:1] for row in effects])
+            store.commit()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY":
+                raise
+            # Somebody was stopped in the middle of a write: they are left for the next time.
+            return
         self.rows.executemany("INSERT INTO effects VALUES (?, ?, ?, ?)", [row[1:] for row in effects])
-        store.executemany("DELETE FROM ledger WHERE rowid = ?", [row[:1] for row in effects])
-        store.commit()
 
     def wrong(self, what: str) -> None:
         self.rows.execute("INSERT INTO wrong VALUES (?)", (what,))
