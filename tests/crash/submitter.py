@@ -40,6 +40,8 @@ SHARES = {
 }
 """How often each kind comes, of the sum of them."""
 
+KEYS_KEPT = "5m"
+"""Longer than a submitter may be away: one that comes back after that would submit anew what was done long ago."""
 UNFINISHED_MAX = 2_000
 """Runs that may wait; beyond it submitting does."""
 IN_TRANSACTION = ":tx"
@@ -117,7 +119,7 @@ class Submitter:
         kind, name, _ = op.split("/")
         options = {
             "key": op if keyed else None,
-            "key_retention": workload.HISTORY,
+            "key_retention": KEYS_KEPT,
             "delay": delay,
         }
         task, arguments = KINDS[kind].task, workload.arguments(kind, op)
@@ -141,7 +143,7 @@ class Submitter:
         runs = await KINDS[kind].task.submit_many(
             items,
             key=lambda op, *_: op,
-            key_retention=workload.HISTORY,
+            key_retention=KEYS_KEPT,
         )
         self.note(ops, runs)
 

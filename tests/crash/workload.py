@@ -3,7 +3,7 @@
 An operation has a name, `kind/submitter/number`, which is the first argument of its run. What it does shows in one
 of two places: a row in the table `ledger`, written through a transaction, or a call to the sink, a server outside.
 `KINDS` says which, and how its run may end. The environment says where things are: LINESHAFT_STORE, WORKLOAD_SINK
-(host:port), and WORKLOAD_HISTORY (how long finished runs and their keys are kept).
+(host:port), and WORKLOAD_HISTORY (how long finished runs are kept).
 """
 
 from __future__ import annotations
