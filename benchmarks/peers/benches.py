@@ -107,7 +107,7 @@ def measure_drain(task: Task) -> Iterator[Found]:
         took_s = client.submit_many("noop", 0, count)
         with stage.workers() as workers:
             seen = watch(stage.marks, count, workers)
-            left = _left_unfinished(client)
+            left = left_unfinished(client)
         yield task.found(stage, "submit", "many", "runs/s", count / took_s, runs=count)
         yield task.found(stage, "drain", "rate", "runs/s", seen.rate, runs=count)
         yield task.found(stage, "drain", "lost", "runs", count - seen.done)
@@ -118,18 +118,19 @@ def measure_drain(task: Task) -> Iterator[Found]:
 def measure_backlog(task: Task) -> Iterator[Found]:
     """The rate of a first part of a long backlog, beside that of the same number with nothing behind them."""
     few, many = task.sizes.window, max(task.backlog, task.sizes.window)
+    with Stage(task.place, task.subject) as stage:
+        stage.client().submit_many("noop", 0, few)
+        with stage.workers() as workers:
+            with_few = watch(stage.marks, few, workers).rate
     frozen = task.place.work / f"backlog-{task.subject.name}-{many}"
-    rates: dict[str, float | None] = {}
-    for name, count, begun in (("few", few, None), ("many", many, _frozen(task, many, frozen))):
-        with Stage(task.place, task.subject, frozen=begun) as stage:
-            if not begun:
-                stage.client().submit_many("noop", 0, count)
-            with stage.workers() as workers:
-                rates[name] = watch(stage.marks, count, workers, until=few).rate
-            yield task.found(stage, "backlog", f"rate with {name}", "runs/s", rates[name])
-            if name == "many":
-                ratio = rates["many"] / rates["few"] if rates["many"] and rates["few"] else None
-                yield task.found(stage, "backlog", "ratio", "", ratio, few=few, many=many)
+    if not frozen.exists():
+        _freeze(task, many, frozen)
+    with Stage(task.place, task.subject, frozen=frozen) as filled, filled.workers() as workers:
+        with_many = watch(filled.marks, many, workers, until=few).rate
+    ratio = with_many / with_few if with_many and with_few else None
+    yield task.found(stage, "backlog", "rate with few", "runs/s", with_few, runs=few)
+    yield task.found(stage, "backlog", "rate with many", "runs/s", with_many, runs=many)
+    yield task.found(stage, "backlog", "ratio", "", ratio, few=few, many=many)
 
 
 def measure_kill(task: Task) -> Iterator[Found]:
@@ -163,7 +164,7 @@ def measure_kill(task: Task) -> Iterator[Found]:
                 workers.start()
             restarted_s = time.perf_counter()
             seen = look(count)
-            left = _left_unfinished(client)
+            left = left_unfinished(client)
         recovery_s = restarted_s - killed_s[0] + seen.last_s
         yield task.found(stage, "kill", "accepted", "runs", count)
         yield task.found(stage, "kill", "lost", "runs", count - seen.done)
@@ -181,7 +182,7 @@ MEASURES: Final[dict[str, Callable[[Task], Iterator[Found]]]] = {
 }
 
 
-def _left_unfinished(client: RemoteClient) -> int:
+def left_unfinished(client: RemoteClient) -> int:
     """How many runs the system takes for unfinished, some seconds after the last one ran."""
     until_s = time.monotonic() + SETTLE_S_MAX
     while (left := client.unfinished()) and time.monotonic() < until_s:
@@ -189,10 +190,8 @@ def _left_unfinished(client: RemoteClient) -> int:
     return left
 
 
-def _frozen(task: Task, count: int, folder: Path) -> Path:
-    """A store with so many runs queued; filled once, and copied for each round."""
-    if not folder.exists():
-        with Stage(task.place, task.subject, task.subject.with_settings(task.subject.filling)) as stage:
-            stage.client().submit_many("noop", 0, count)
-            stage.freeze(folder)
-    return folder
+def _freeze(task: Task, count: int, folder: Path) -> None:
+    """Keep a store with so many runs queued, which each round then copies."""
+    with Stage(task.place, task.subject, task.subject.with_settings(task.subject.filling)) as stage:
+        stage.client().submit_many("noop", 0, count)
+        stage.freeze(folder)

@@ -78,7 +78,12 @@ class RemoteClient:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        answer = json.loads(line) if line else {"error": self._log.read_text(errors="replace")[-4_000:]}
+        answer = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             raise ClientFailed(f"{command}: {answer['error']}")
         return answer["answer"]
+
+    def _last_words(self) -> str:
+        """What the client said before it ended."""
+        self._process.wait(END_S_MAX)
+        return self._log.read_text(errors="replace")[-4_000:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from benchmarks import machine
 from benchmarks.measurement import Measurement, Results
@@ -97,4 +97,4 @@ def named(subjects: Sequence[Subject], only: Sequence[str]) -> list[Subject]:
         known = ", ".join(dict.fromkeys(subject.name for subject in subjects))
         raise ValueError(f"There is no subject {', '.join(sorted(unknown))}; there are {known}.")
     chosen = {"lineshaft", *only}
-    return [replace(subject) for subject in subjects if not only or subject.name in chosen]
+    return [subject for subject in subjects if not only or subject.name in chosen]

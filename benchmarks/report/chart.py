@@ -6,7 +6,7 @@ The background is transparent, and every colour is chosen to be read on white as
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -80,13 +80,15 @@ def _panel(panel: Panel) -> str:
         parts.append(
             f'<text x="{at}" y="{bottom + 16}" text-anchor="middle" font-size="11">{_power(power)}</text>'
         )
-    parts.append(f'<text x="{WIDTH}" y="{bottom + 16}" text-anchor="end" font-size="11">{panel.unit}</text>')
+    parts.append(
+        f'<text x="{WIDTH}" y="{bottom + 16}" text-anchor="end" font-size="11">{panel.unit}, logarithmic</text>'
+    )
     for row, bar in enumerate(panel.bars):
         parts += _bar(bar, PANEL_HEAD + ROW * row, x)
     return "\n".join(parts)
 
 
-def _bar(bar: Bar, top: int, x) -> list[str]:  # type: ignore[no-untyped-def]
+def _bar(bar: Bar, top: int, x: Callable[[float], float]) -> list[str]:
     middle = top + ROW / 2 - 2
     color = OURS if bar.ours else THEIRS
     end = x(bar.summary.median)

@@ -14,6 +14,9 @@ from benchmarks.report.sections import Rendered
 OURS: Final = "lineshaft"
 ON_DISK: Final = "power loss"
 
+NAMES: Final = {"arq": "arq", "dbos": "DBOS"}
+"""How a name is written, where it does not simply begin with a capital letter."""
+
 Key = tuple[str, str]
 """Subject and configuration."""
 
@@ -32,6 +35,14 @@ def files(results: Results) -> Rendered:
         },
         "reference/peers.svg": _chart(results),
     }
+
+
+def _name(subject: str) -> str:
+    return NAMES.get(subject, subject.capitalize())
+
+
+def _title(key: Key) -> str:
+    return f"{_name(key[0])}, {key[1]}"
 
 
 def _rows(results: Results, bench: str) -> list[Key]:
@@ -77,7 +88,7 @@ def _survives(results: Results, key: Key) -> str:
 def _drain(results: Results) -> str:
     rows = [
         [
-            f"{key[0]}, {key[1]}",
+            _title(key),
             _survives(results, key),
             both(_summary(results, key, "drain", "rate")),
             _times_as_fast(results, key, "drain", "rate"),
@@ -95,7 +106,7 @@ def _drain(results: Results) -> str:
 def _latency(results: Results) -> str:
     rows = [
         [
-            f"{key[0]}, {key[1]}",
+            _title(key),
             _survives(results, key),
             both(_summary(results, key, "latency", "p50")),
             _times_as_fast(results, key, "latency", "p50", higher_is_better=False),
@@ -112,7 +123,7 @@ def _latency(results: Results) -> str:
 def _footprint(results: Results) -> str:
     rows = [
         [
-            key[0],
+            _name(key[0]),
             both(_summary(results, key, "import", "import")),
             median(_summary(results, key, "idle", "rss")),
             median(_summary(results, key, "idle", "pss")),
@@ -129,7 +140,7 @@ def _backlog(results: Results) -> str:
         found = results.get("backlog", *key, "ratio")
         rows.append(
             [
-                key[0],
+                _name(key[0]),
                 number(found.settings["few"]) if found else NOTHING,
                 both(_summary(results, key, "backlog", "rate with few")),
                 number(found.settings["many"]) if found else NOTHING,
@@ -143,7 +154,7 @@ def _backlog(results: Results) -> str:
 def _kill(results: Results) -> str:
     rows = [
         [
-            key[0],
+            _name(key[0]),
             _sum(results, key, "kill", "accepted"),
             _sum(results, key, "kill", "lost"),
             _sum(results, key, "kill", "doubled"),
@@ -177,7 +188,7 @@ def _versions(results: Results) -> str:
     for subject in dict.fromkeys(found.subject for found in results):
         found = next(one for one in results if one.subject == subject and one.versions)
         named = (f"{name} {number}" for name, number in found.versions.items() if name != "python")
-        rows.append([subject, ", ".join(named)])
+        rows.append([_name(subject), ", ".join(named)])
     return table(["", "versions"], rows).replace("---:", "---")
 
 
@@ -192,7 +203,7 @@ def _chart(results: Results) -> str:
             list(_bars(results, "latency", "p50", best=min)),
         ),
     ]
-    return chart(panels, "accepted runs survive power loss", "they survive the death of workers")
+    return chart(panels, "accepted runs survive power loss", "they survive less than that")
 
 
 def _bars(
@@ -205,4 +216,4 @@ def _bars(
     direction = -1 if best is max else 1
     for one, summary in sorted(found, key=lambda pair: direction * pair[1].median):
         hollow = one.settings["accepted survives"] != ON_DISK
-        yield Bar(one.subject, one.config, summary, ours=one.subject == OURS, hollow=hollow)
+        yield Bar(_name(one.subject), one.config, summary, ours=one.subject == OURS, hollow=hollow)
