@@ -8,16 +8,18 @@ ARGS   ?=
 # STORE: what `make bench` measures; empty means a fresh file on this disk (a temporary directory may live in
 # memory, where a durable commit costs nothing).
 STORE  ?=
+# SEEDS, SEED: how many seeds of the simulation `make campaign` plays, or the one to show. MINUTES: for how long it
+# plays, or `make soak` goes on. KILLS: how often `make flights-kills` kills.
+SEEDS   ?=
+SEED    ?=
+MINUTES ?=
+KILLS   ?= 50
 
 # ROUNDS: how often a benchmark takes each value. ONLY: names of benchmarks, or of peers. SCALE: 0.1 measures the engine
 # with a tenth of all runs.
 ROUNDS ?= 3
 ONLY   ?=
 SCALE  ?= 1
-# How long `make soak` goes on, and how often `make flights-kills` kills.
-MINUTES ?= 30
-KILLS   ?= 50
-
 PYTHONS := 3.11 3.12 3.13
 BIN     := $(VENV)/bin
 PY      := $(BIN)/python
@@ -146,11 +148,16 @@ bench-peers: $(VENV)/.run ## measure Lineshaft beside its peers, 20 minutes (ROU
 
 .PHONY: soak
 soak: $(VENV)/.dev ## mixed work under a nemesis for half an hour: sound and flat? (MINUTES=5 for less)
-	@$(PY) -m tests.crash.soak --minutes $(MINUTES) $(ARGS)
+	@$(PY) -m tests.crash.soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 .PHONY: flights-kills
 flights-kills: $(VENV)/.dev ## kill the flights application fifty times in a row, and check every total (KILLS=10)
 	@$(PY) -m tests.crash.flights_kills --kills $(KILLS) $(ARGS)
+
+.PHONY: campaign
+campaign: $(VENV)/.dev ## play many seeds of the simulation (SEEDS=100000, MINUTES=60; SEED=7 shows one)
+	@$(PY) -m tests.simulation.campaign $(if $(SEEDS),--seeds $(SEEDS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: test-all-pythons
 test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment

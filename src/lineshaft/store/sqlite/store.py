@@ -41,6 +41,7 @@ from lineshaft.store.values import (
     AttemptView,
     ClaimReply,
     ClaimRequest,
+    Held,
     NewRun,
     News,
     NewWorker,
@@ -154,12 +155,17 @@ class SqliteStore:
 
     async def unregister(self, worker: int) -> None:
         await self._writer.write(self._registry.unregister, [worker], News.WORK)
+        # Not before that is durable: whose row is there and whose byte is free has crashed.
+        self._registry.alive.drop(worker)
 
     async def rescue(self, now_us: int) -> Rescued:
         return (await self._writer.write(self._rescue, [now_us], News.WORK | News.FINISHED))[0]
 
     async def park(self, now_us: int) -> int:
         return (await self._writer.write(leases.park, [now_us], News.WORK))[0]
+
+    async def held(self, worker: int) -> Sequence[Held]:
+        return await self._read(reads.held, worker)
 
     async def cancel_requests(self, worker: int) -> Sequence[str]:
         return await self._read(reads.cancel_requests, worker)
