@@ -75,6 +75,22 @@ run: $(VENV)/.run ## settle a year of flights, durably (LIMIT=5000 for the first
 test: $(VENV)/.dev ## run every test (ARGS="-k lanes" for some)
 	@$(PY) -m pytest $(ARGS)
 
+# What only the system's package manager has, as "program:package".
+SYSTEM := fiu-run:fiu-utils faketime:faketime strace:strace unshare:util-linux
+
+.PHONY: test-servers
+test-servers: $(VENV)/.dev ## run the tests that need root and Debian packages, which it installs
+	@[ "$$(id -u)" = 0 ] || { echo "make test-servers needs root: it installs packages, makes memory cgroups" \
+	  "and traces processes. 'make test' does not." >&2; exit 1; }
+	@missing=; for each in $(SYSTEM); do \
+	  command -v "$${each%%:*}" >/dev/null || missing="$$missing $${each##*:}"; done; \
+	if [ -n "$$missing" ]; then \
+	  command -v apt-get >/dev/null || { echo "Install these first:$$missing" >&2; exit 1; }; \
+	  echo "· installing$$missing"; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	fi
+	@$(PY) -m pytest -m servers $(ARGS)
+
 # A process that is killed while it writes what it measured leaves a broken file, which is passed over.
 .PHONY: coverage
 coverage: $(VENV)/.dev ## run every test and show what of src they never reach (fails below 95 %)

@@ -4,9 +4,9 @@ What a file system promises is little (https://danluu.com/file-consistency/), an
 write survives for certain only if its file was synced after it. Any other may survive, be lost, or survive in part,
 sector by sector, each for itself and in any order. A new name, or one that was deleted, is certain only once the
 directory was synced; SQLite does that with the first sync of a journal or log that it has opened, which
-`test_os_strace.py` shows. A sync that fails has lost what it should have written: the kernel takes the pages for
-written all the same, so that the next sync succeeds without them
-(https://wiki.postgresql.org/wiki/Fsync_Errors).
+`test_os_strace.py` shows. After a sync that failed some systems still have what it should have written, and write
+it with the next one. Others take it for written: the next sync succeeds without it
+(https://wiki.postgresql.org/wiki/Fsync_Errors); those are `treacherous`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class _Inode:
 class ForgetfulDisk:
     """Follows a record; may lose power at any time, as often as one likes."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, treacherous: bool = False) -> None:
+        self._treacherous = treacherous
         self._chance = chance
         self._names: dict[str, _Inode] = {}
         """As programs see them."""
@@ -59,10 +60,8 @@ class ForgetfulDisk:
                 if entry.name in self._syncs_directory:
                     self._syncs_directory.discard(entry.name)
                     self._sync_directory()
-            case "sync failed":
-                inode = self._names[entry.name]
-                inode.durable = self._survived(inode, self._chance.random())
-                inode.pending.clear()
+            case "sync failed" if self._treacherous:
+                self._names[entry.name].pending.clear()
             case "delete":
                 self._rename({name: inode for name, inode in self._names.items() if name != entry.name})
                 if entry.at:

@@ -2,7 +2,7 @@
 
 `python -m tests.crash.os_programs ROLE NAME [OPTION=VALUE …]`, with the store in LINESHAFT_STORE and in OS_RECORD
 the record of what was promised to whom. `OS_RECORD_DISK` has it hold every write to the disk as well,
-`OS_SYNC_FAILS` says which share of syncs fails, `OS_SYNCHRONOUS` plants a weaker setting of SQLite, and with
+the file of `OS_SYNC_FAILS` says which share of syncs fails, `OS_SYNCHRONOUS` plants a weaker setting of SQLite, and with
 `OS_CHECKPOINTS=often` there is a checkpoint after every few commits.
 """
 
@@ -13,10 +13,12 @@ import itertools
 import json
 import logging
 import os
+import random
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from lineshaft.store.sqlite.connection import OwnConnection, open_connection
 from lineshaft.store.sqlite.machine import Machine
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.store.values import ClaimReply, ClaimRequest
+from lineshaft.testing.clock import VirtualClock
+from lineshaft.testing.conformance.harness import World
 from tests.crash import os_tasks
 from tests.crash.os_record import Record, tell
 from tests.crash.os_recording_vfs import record_disk
@@ -118,6 +122,23 @@ async def flooder(*, count: str, delay: str) -> None:
         tell("flooded", len(runs), due.timestamp())
 
 
+async def unlucky() -> None:
+    """Claim, fail to submit since nothing can be synced, and submit once more."""
+    store = SqliteStore(sqlite_path(os.environ["LINESHAFT_STORE"]))
+    world = World(VirtualClock(), lambda: asyncio.sleep(0, store))
+    world.store = world.other = store
+    await world.submitted(*world.several(2))
+    hand = await world.worker()
+    await hand.claim(rows_max=1)
+    fault = Path(os.environ["OS_SYNC_FAILS"])
+    fault.write_text("1")
+    with suppress(LineshaftError):
+        await world.submitted(world.new())
+    fault.unlink()
+    tell("accepted", "greet", [[run_id, 0] for run_id in await world.submitted(world.new())])
+    await store.close()
+
+
 async def _accepted(task: Any, kind: str, numbers: range, stop: asyncio.Event) -> list[Run[int]]:
     while not stop.is_set():
         try:
@@ -165,8 +186,14 @@ def _plant(setting: str) -> None:
     os_tasks.app._store = SqliteStore(path, machine=Machine(connect=connect))
 
 
+def _sync_fails() -> bool:
+    """As often as a file says, while there is one."""
+    file = Path(os.environ.get("OS_SYNC_FAILS", "/nowhere"))
+    return file.exists() and random.random() < float(file.read_text())
+
+
 ROLES: dict[str, Callable[..., Any]] = {
-    role.__name__: role for role in (maker, worker, submitter, dweller, hogger, flooder)
+    role.__name__: role for role in (maker, worker, submitter, dweller, hogger, flooder, unlucky)
 }
 
 
@@ -177,7 +204,7 @@ def main(role: str, name: str, *options: str) -> None:
         files.LOG_BYTES_TO_CHECKPOINT, files.COMMITS_TO_CHECKPOINT = 64 * 1_024, 4
         files.LOG_BYTES_TO_WAIT = 112 * 1_024
     if os.environ.get("OS_RECORD_DISK"):
-        record_disk(Record(Path(os.environ["OS_RECORD"])), float(os.environ.get("OS_SYNC_FAILS", "0")))
+        record_disk(Record(Path(os.environ["OS_RECORD"])), _sync_fails)
     if setting := os.environ.get("OS_SYNCHRONOUS"):
         _plant(setting)
     asyncio.run(ROLES[role](**dict(option.split("=", 1) for option in options)))

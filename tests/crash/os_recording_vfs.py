@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import _sqlite3
 import ctypes
-import os
-import random
 from collections.abc import Callable
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 from pathlib import Path
@@ -63,17 +61,18 @@ class File(Structure):
     _fields_ = [("methods", POINTER(Methods))]
 
 
-OPEN = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, POINTER(File), c_int, POINTER(c_int))
-DELETE = ctypes.CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
+# Names are passed as the pointers they are: SQLite keeps the one it opens a file under.
+OPEN = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(File), c_int, POINTER(c_int))
+DELETE = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 WRITE = ctypes.CFUNCTYPE(c_int, POINTER(File), c_void_p, c_int, c_int64)
 TRUNCATE = ctypes.CFUNCTYPE(c_int, POINTER(File), c_int64)
 SYNC = ctypes.CFUNCTYPE(c_int, POINTER(File), c_int)
 
 
-def record_disk(record: Record, sync_fails: float = 0.0) -> None:
+def record_disk(record: Record, sync_fails: Callable[[], bool]) -> None:
     """Have this process's SQLite write down what it does, from now on.
 
-    `sync_fails` is the share of syncs that fail, as on a disk that goes bad.
+    `sync_fails` is asked at each sync, as a disk that goes bad would be.
     """
     _registered.append(_RecordingVfs(record, sync_fails))
 
@@ -83,10 +82,9 @@ _registered: list[_RecordingVfs] = []
 
 
 class _RecordingVfs:
-    def __init__(self, record: Record, sync_fails: float) -> None:
+    def __init__(self, record: Record, sync_fails: Callable[[], bool]) -> None:
         self._record = record
         self._sync_fails = sync_fails
-        self._chance = random.Random(os.getpid())
         self._names: dict[int, str] = {}
         self._methods: dict[int, Methods] = {}
         self._kept: list[object] = []  # what C refers to
@@ -107,20 +105,21 @@ class _RecordingVfs:
         self._kept.append(made)
         return ctypes.cast(made, c_void_p)
 
-    def _open(self, _: int, name: bytes | None, file: Any, flags: int, flags_out: Any) -> int:
-        is_new = name is not None and not Path(name.decode()).exists()
+    def _open(self, _: int, name: int | None, file: Any, flags: int, flags_out: Any) -> int:
+        path = None if name is None else Path(ctypes.string_at(name).decode())
+        is_new = path is not None and not path.exists()
         result: int = OPEN(self._usual.xOpen)(ctypes.addressof(self._usual), name, file, flags, flags_out)
-        if result == OK and name is not None and flags & (MAIN_DB | MAIN_JOURNAL | WAL):
-            short = Path(name.decode()).name
-            self._record.add(Entry("open", short, int(is_new)))
-            self._names[ctypes.addressof(file.contents)] = short
+        if result == OK and path is not None and flags & (MAIN_DB | MAIN_JOURNAL | WAL):
+            self._record.add(Entry("open", path.name, int(is_new)))
+            self._names[ctypes.addressof(file.contents)] = path.name
             file.contents.methods = ctypes.pointer(self._recording(file.contents.methods))
         return result
 
-    def _delete(self, _: int, name: bytes, sync_directory: int) -> int:
+    def _delete(self, _: int, name: int, sync_directory: int) -> int:
+        path = Path(ctypes.string_at(name).decode())
         result: int = DELETE(self._usual.xDelete)(ctypes.addressof(self._usual), name, sync_directory)
         if result == OK:
-            self._record.add(Entry("delete", Path(name.decode()).name, sync_directory))
+            self._record.add(Entry("delete", path.name, sync_directory))
         return result
 
     def _recording(self, usual: Any) -> Methods:
@@ -158,8 +157,7 @@ class _RecordingVfs:
 
     def _sync(self, usual: Callable[..., int]) -> Callable[..., int]:
         def sync(file: Any, flags: int) -> int:
-            fails = self._chance.random() < self._sync_fails
-            result = IOERR_FSYNC if fails else usual(file, flags)
+            result = IOERR_FSYNC if self._sync_fails() else usual(file, flags)
             self._record.add(Entry("sync" if result == OK else "sync failed", self._name(file)))
             return result
 

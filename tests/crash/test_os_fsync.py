@@ -18,34 +18,40 @@ FAULT = "posix/io/sync/*"
 """Of libfiu: `fsync` and `fdatasync`, whichever of them SQLite was built to use."""
 
 
-def failing(folder: Path) -> list[str]:
-    """Runs a program with the fault, and with an ear for commands."""
-    enabled = f"enable_random name={FAULT},probability=0.2"
-    return ["fiu-run", "-x", "-f", str(folder / "fiu"), "-c", enabled]
+def listening(folder: Path) -> list[str]:
+    """Runs a program with an ear for libfiu's commands."""
+    return ["fiu-run", "-x", "-f", str(folder / "fiu")]
 
 
-def mend(folder: Path, *processes: subprocess.Popen[bytes]) -> None:
-    """End the fault in processes that go on."""
+def command(folder: Path, does: str, *processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
-        command = ["fiu-ctrl", "-f", str(folder / "fiu"), "-c", f"disable name={FAULT}", str(process.pid)]
-        subprocess.run(command, check=True, timeout=10)
+        told = ["fiu-ctrl", "-f", str(folder / "fiu"), "-c", does, str(process.pid)]
+        subprocess.run(told, check=True, timeout=10)
+
+
+def with_failing_syncs(scenario: Scenario) -> list[subprocess.Popen[bytes]]:
+    """A worker and two submitters, for whom a fifth of all syncs fails by now."""
+    scenario.make_store()
+    inside = listening(scenario.folder)
+    processes = [
+        scenario.start("worker", "worker", inside=inside),
+        scenario.start("submitter", "a", inside=inside, kinds="book,note"),
+        scenario.start("submitter", "b", inside=inside, kinds="note"),
+    ]
+    scenario.until(lambda: len(scenario.told("succeeded")) > 20)
+    command(scenario.folder, f"enable_random name={FAULT},probability=0.2", *processes)
+    return processes
 
 
 def test_what_could_not_be_synced_is_never_acknowledged(tmp_path: Path) -> None:
     with Scenario(tmp_path) as scenario:
-        scenario.make_store()
-        inside = failing(tmp_path)
-        worker = scenario.start("worker", "worker", inside=inside)
-        submitters = [
-            scenario.start("submitter", "a", inside=inside, kinds="book,note"),
-            scenario.start("submitter", "b", inside=inside, kinds="note"),
-        ]
+        worker, *submitters = with_failing_syncs(scenario)
         scenario.until(lambda: len(scenario.told("refused")) > 40 and len(scenario.told("succeeded")) > 300)
         for _, _, code, message, retryable in scenario.told("refused"):
             assert (code, retryable) == ("store-unavailable", True)
             assert "SQLITE_IOERR" in message
             assert str(scenario.store) in message
-        mend(tmp_path, worker, *submitters)
+        command(tmp_path, f"disable name={FAULT}", worker, *submitters)
         before = len(scenario.told("refused"))
         accepted = len(scenario.accepted())
         scenario.until(lambda: len(scenario.accepted()) > accepted + 300)
@@ -63,10 +69,7 @@ def test_killed_in_the_middle_of_it_nothing_acknowledged_is_lost(tmp_path: Path)
     acknowledged is there for certain.
     """
     with Scenario(tmp_path) as scenario:
-        scenario.make_store()
-        inside = failing(tmp_path)
-        processes = [scenario.start("worker", "worker", inside=inside)]
-        processes += [scenario.start("submitter", name, inside=inside) for name in "ab"]
+        processes = with_failing_syncs(scenario)
         scenario.until(lambda: len(scenario.told("refused")) > 20 and len(scenario.told("succeeded")) > 100)
         for process in processes:
             process.kill()

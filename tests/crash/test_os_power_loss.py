@@ -22,7 +22,7 @@ from lineshaft import State
 from lineshaft.core.errors import LineshaftError
 from lineshaft.store.sqlite.store import SqliteStore
 from tests.crash.os_forgetful_disk import ForgetfulDisk
-from tests.crash.os_processes import Scenario, stop
+from tests.crash.os_processes import PATIENCE_S, Scenario, stop
 from tests.crash.os_record import entries
 
 LOSSES = 60
@@ -76,19 +76,24 @@ class Found:
         ]
 
 
-def work_on_record(folder: Path, succeeded: int, **environment: str) -> Scenario:
+def work_on_record(folder: Path, succeeded: int, *, sync_fails: bool = False, **environment: str) -> Scenario:
     """A worker and two submitters, with every write to their disk in the record."""
-    recorded = {"OS_RECORD_DISK": "1", "OS_CHECKPOINTS": "often"}
+    recorded = {"OS_RECORD_DISK": "1", "OS_CHECKPOINTS": "often", "OS_SYNC_FAILS": str(folder / "fault")}
     scenario = Scenario(folder)
     with scenario:
         scenario.make_store(environment=recorded)
         given = {**recorded, **environment}
         worker = scenario.start("worker", "worker", environment=given)
+        # A worker that cannot register does not start at all.
+        scenario.until(lambda: scenario.told("working"))
+        if sync_fails:
+            (folder / "fault").write_text("0.2")
         submitters = [
             scenario.start("submitter", name, environment=given, kinds=kinds)
             for name, kinds in (("a", "book,note"), ("b", "note"))
         ]
         scenario.until(lambda: len(scenario.told("succeeded")) > succeeded)
+        (folder / "fault").unlink(missing_ok=True)
         for process in (*submitters, worker):
             stop(process)
     return scenario
@@ -175,14 +180,14 @@ def worked_off(folder: Path) -> Found:
         return look(scenario.store)
 
 
-@pytest.mark.parametrize("sync_fails", ["0", "0.2"])
-def test_what_was_promised_survives_the_loss_of_power(tmp_path: Path, sync_fails: str) -> None:
-    scenario = work_on_record(tmp_path, 300, OS_SYNC_FAILS=sync_fails)
+@pytest.mark.parametrize("sync_fails", [False, True], ids=["sound", "one sync in five fails"])
+def test_what_was_promised_survives_the_loss_of_power(tmp_path: Path, sync_fails: bool) -> None:
+    scenario = work_on_record(tmp_path, 300, sync_fails=sync_fails)
     happened = Counter((entry.what, entry.name) for entry in entries(scenario.record))
     assert happened["write", "store.db"] > 100, "there were no checkpoints"
     assert happened["truncate", "store.db-wal"] > 3, "the log never started over from nothing"
     assert happened["sync", "store.db-wal"] > 100
-    assert bool(happened["sync failed", "store.db-wal"]) is (sync_fails != "0")
+    assert bool(happened["sync failed", "store.db-wal"]) is sync_fails
     assert len(scenario.accepted()) >= 300
     assert broken_promises(tmp_path, scenario.record) == {}
 
@@ -192,3 +197,23 @@ def test_a_weaker_setting_is_found_out(tmp_path: Path) -> None:
     broken = broken_promises(tmp_path, work_on_record(tmp_path, 200, OS_SYNCHRONOUS="NORMAL").record)
     assert any("accepted runs are lost" in what for what in broken)
     assert any("outcomes are forgotten" in what for what in broken)
+
+
+@pytest.mark.xfail(
+    reason="what is not synced by itself relies on a later sync, and has no other chance once that has failed"
+)
+def test_a_sync_that_failed_takes_no_earlier_commit_with_it(tmp_path: Path) -> None:
+    """On a system that takes pages for written after a sync that failed (Linux with ext4 or XFS)."""
+    recorded = {"OS_RECORD_DISK": "1", "OS_SYNC_FAILS": str(tmp_path / "fault")}
+    with Scenario(tmp_path) as scenario:
+        scenario.make_store(environment=recorded)
+        assert scenario.start("unlucky", "unlucky", environment=recorded).wait(PATIENCE_S) == 0
+    disk, promises = ForgetfulDisk(random.Random("treachery"), treacherous=True), Promises()
+    happened = list(entries(scenario.record))
+    accepted = max(place for place, entry in enumerate(happened) if entry.name == "accepted")
+    for entry in happened[:accepted]:
+        disk.follow(entry)
+    promises.hear("accepted", json.loads(happened[accepted].data))
+    assert any(entry.what == "sync failed" for entry in happened[:accepted])
+    (tmp_path / "after").mkdir()
+    assert recovered(tmp_path / "after", disk.files_after_power_loss()).broken(promises) == []
