@@ -130,11 +130,10 @@ async def unlucky() -> None:
     await world.submitted(*world.several(2))
     hand = await world.worker()
     await hand.claim(rows_max=1)
-    fault = Path(os.environ["OS_SYNC_FAILS"])
-    fault.write_text("1")
+    _have_syncs_fail(True)
     with suppress(LineshaftError):
         await world.submitted(world.new())
-    fault.unlink()
+    _have_syncs_fail(False)
     tell("accepted", "greet", [[run_id, 0] for run_id in await world.submitted(world.new())])
     await store.close()
 
@@ -184,6 +183,10 @@ def _plant(setting: str) -> None:
 
     path = sqlite_path(os.environ["LINESHAFT_STORE"])
     os_tasks.app._store = SqliteStore(path, machine=Machine(connect=connect))
+
+
+def _have_syncs_fail(fail: bool) -> None:
+    Path(os.environ["OS_SYNC_FAILS"]).write_text("1" if fail else "0")
 
 
 def _sync_fails() -> bool:
