@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1]
 PATIENCE_S = 30.0
 """How long anything is waited for; far more than it takes, so that only what never comes fails."""
 
+STRICT = (sys.executable, "-W", "error", "-W", "ignore:Binding:DeprecationWarning")
+"""A Python for which warnings are errors, but for the false one that `pyproject.toml` tells of."""
+
 
 def address(folder: Path) -> str:
     return f"sqlite:///{folder / 'store.db'}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import REASONS, ROOT, SHOWN, TRIED, Block, blocks, commands, missing_output, pages
+from tests.support import STRICT
 
 README = ROOT / "README.md"
 PAGES = pages()
@@ -49,7 +50,7 @@ def test_the_examples_of_a_page_work(page: Path, tmp_path: Path) -> None:
         "COLUMNS": "160",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.docs.notebook", str(page)],
+        [*STRICT, "-m", "tests.docs.notebook", str(page)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

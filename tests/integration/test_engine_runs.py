@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from tests.crash import programs
 from tests.support import (
     PATIENCE_S,
     ROOT,
+    STRICT,
     Program,
     address,
     error_of,
@@ -371,7 +371,7 @@ print(run.blocking.result(timeout={PATIENCE_S}))
 """
     with Program(tmp_path, "worker") as program:
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
+            [*STRICT, "-c", script],
             cwd=ROOT,
             capture_output=True,
             text=True,
