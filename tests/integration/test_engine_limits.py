@@ -147,10 +147,11 @@ async def test_a_rate_lets_a_burst_through_and_then_an_even_flow(tmp_path: Path)
         starts.append(time.time())
 
     async with working(app):
+        began = time.time()
         await results_of(await work.submit_many(range(12)))
-    # GCRA: of any k starts in a row those beyond the burst of 5 took an interval of 0.1 s each. A start lags its
-    # claim by what the machine pleases, so the first is compared with the claim before it.
-    assert starts[-1] - starts[0] >= 0.7 - 0.1
+    # GCRA: of any k starts in a row those beyond the burst of 5 take an interval of 0.1 s each. A start lags its claim
+    # by what the machine pleases, so it is told from a time before all claims.
+    assert starts[-1] - began >= 0.7
     assert len(starts) == 12
 
 

@@ -31,7 +31,17 @@ from lineshaft import (
 )
 from lineshaft.core import bounds
 from tests import pool_tasks
-from tests.support import address, error_of, eventually, new_app, reaches, result_of, results_of, working
+from tests.support import (
+    PATIENCE_S,
+    address,
+    error_of,
+    eventually,
+    new_app,
+    reaches,
+    result_of,
+    results_of,
+    working,
+)
 
 
 class Unprintable(Exception):
@@ -330,7 +340,7 @@ async def test_a_task_that_swallows_its_cancellation_is_what_it_becomes(tmp_path
 
 async def test_a_task_that_swallows_its_timeout_and_goes_on_holds_up_nobody(tmp_path: Path) -> None:
     app = new_app(tmp_path)
-    stop = asyncio.Event()
+    stop, cancelled = asyncio.Event(), asyncio.Event()
 
     @app.task(timeout=0.1)
     async def stubborn() -> str:
@@ -338,7 +348,7 @@ async def test_a_task_that_swallows_its_timeout_and_goes_on_holds_up_nobody(tmp_
             try:
                 await asyncio.wait_for(stop.wait(), 60)
             except asyncio.CancelledError:
-                continue
+                cancelled.set()
         return "late"
 
     @app.task
@@ -347,7 +357,7 @@ async def test_a_task_that_swallows_its_timeout_and_goes_on_holds_up_nobody(tmp_
 
     async with working(app):
         run = await stubborn.submit()
-        await asyncio.sleep(0.4)
+        await asyncio.wait_for(cancelled.wait(), PATIENCE_S)
         assert await result_of(await fine.submit()) == 1
         stop.set()
         assert await result_of(run) == "late"

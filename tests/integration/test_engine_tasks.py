@@ -37,7 +37,7 @@ from lineshaft.core.errors import StoreUnavailable
 from lineshaft.core.host import Host
 from lineshaft.core.ident import SystemChance
 from lineshaft.store.values import RunFilter
-from tests.support import error_of, eventually, new_app, reaches, result_of, results_of, working
+from tests.support import PATIENCE_S, error_of, eventually, new_app, result_of, results_of, working
 
 NOW = Retry(attempts=3, initial=0)
 """Three attempts without a pause between them."""
@@ -701,15 +701,17 @@ async def test_at_most_once_work_that_raises_is_not_repeated(tmp_path: Path) -> 
 async def test_at_most_once_work_that_outlasts_the_grace_has_an_unknown_outcome(tmp_path: Path) -> None:
     app = new_app(tmp_path)
 
+    begun = asyncio.Event()
+
     @app.task(at_most_once=True)
     async def pay() -> None:
+        begun.set()
         await asyncio.sleep(60)
 
     async with app:
         async with app.worker(grace=0):
             run = await pay.submit()
-            await eventually(lambda: reaches(run, State.RUNNING))
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(begun.wait(), PATIENCE_S)
         assert isinstance(await error_of(run), RunOutcomeUnknown)
 
 

@@ -55,24 +55,29 @@ def lines(folder: Path, name: str) -> list[str]:
 
 async def test_what_ends_within_the_grace_succeeds(tmp_path: Path) -> None:
     app = new_app(tmp_path)
+    begun: list[str] = []
 
     @app.task
     async def on_loop() -> str:
+        begun.append("on_loop")
         await asyncio.sleep(0.3)
         return "done"
 
     @app.task
     def in_thread() -> str:
+        begun.append("in_thread")
         time.sleep(0.3)
         return "done"
 
     @app.task
     def in_transaction(tx: Transaction) -> str:
+        begun.append("in_transaction")
         time.sleep(0.3)
         return "done"
 
     @app.task(batch=5)
     async def in_batch(numbers: list[int]) -> list[str]:
+        begun.append("in_batch")
         await asyncio.sleep(0.3)
         return ["done"] * len(numbers)
 
@@ -80,9 +85,7 @@ async def test_what_ends_within_the_grace_succeeds(tmp_path: Path) -> None:
         async with app.worker(grace=PATIENCE_S):
             runs = [await task.submit() for task in (on_loop, in_thread, in_transaction)]
             runs.append(await in_batch.submit(1))
-            for run in runs:
-                await reaches(run, State.RUNNING)
-            await asyncio.sleep(0.1)
+            await eventually(lambda: len(begun) == 4)
         for run in runs:
             assert await run.result(timeout=0) == "done"
 

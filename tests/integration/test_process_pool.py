@@ -182,7 +182,7 @@ async def pool(build: Build) -> ProcessPool:
     return pool
 
 
-async def until(condition: Callable[[], Any], within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], within_s: float = 30.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  there is nothing that could set an event
             await asyncio.sleep(0.01)
@@ -604,7 +604,7 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert all(map(alive, pids))
         parent.kill()
         parent.wait()
-        _wait_until(lambda: not any(map(alive, pids)), within_s=3.0)
+        _wait_until(lambda: not any(map(alive, pids)), within_s=30.0)
 
 
 def test_the_watching_thread_ends_an_orphan_as_well() -> None:
@@ -630,7 +630,7 @@ def test_the_watching_thread_ends_an_orphan_as_well() -> None:
         assert alive(orphan)
         parent.kill()
         parent.wait()
-        _wait_until(lambda: not alive(orphan), within_s=3.0)
+        _wait_until(lambda: not alive(orphan), within_s=30.0)
 
 
 def _wait_until(condition: Callable[[], bool], within_s: float) -> None:

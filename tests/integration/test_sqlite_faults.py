@@ -339,14 +339,15 @@ async def test_a_look_that_fails_is_made_again(world: World, monkeypatch: pytest
     end = world.store.on_news(heard.append)
     [watch] = store_of(world)._listening._watches.values()
     assert watch._connection.execute("PRAGMA busy_timeout").fetchone()[0] <= 50
-    await asyncio.sleep(0.1)
+    failed: list[bool] = []
 
     def fail(_: Any) -> int:
         monkeypatch.undo()
+        failed.append(True)
         raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(listening._Watch, "_change_counter", fail)
-    await asyncio.sleep(2 * listening.LOOK_EVERY_S)
+    await until(lambda: bool(failed), "a look fails")
     heard.clear()
     connection = world.other.connect()
     connection.execute("DELETE FROM lineshaft_lane")
