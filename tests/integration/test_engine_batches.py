@@ -114,14 +114,27 @@ async def test_queued_runs_are_handed_over_at_once(tmp_path: Path, kind: str) ->
 @KINDS
 async def test_a_partial_batch_goes_after_its_wait(tmp_path: Path, kind: str) -> None:
     shop = Shop(tmp_path, kind, batch_wait="300ms")
-    async with working(shop.app):
+    async with shop.app:
+        runs = await submitted(shop, 2)
         started_s = time.monotonic()
-        first = await shop.post.submit(1)
-        await asyncio.sleep(0.05)
-        second = await shop.post.submit(2)
-        assert await results_of([first, second]) == [10, 20]
-        assert time.monotonic() - started_s >= 0.3
-    assert shop.batches == [[1, 2]]
+        async with shop.app.worker():
+            assert await results_of(runs) == [0, 10]
+            assert time.monotonic() - started_s >= 0.3
+    assert shop.batches == [[0, 1]]
+
+
+@KINDS
+async def test_a_batch_that_waits_gathers_what_comes(tmp_path: Path, kind: str) -> None:
+    shop = Shop(tmp_path, kind, batch=3, batch_wait="60s")
+    async with working(shop.app):
+        runs = []
+        for number in range(3):
+            runs.append(await shop.post.submit(number))
+            if number < 2:
+                await reaches(runs[-1], State.RUNNING)
+                assert not shop.batches
+        assert await results_of(runs) == [0, 10, 20]
+    assert shop.batches == [[0, 1, 2]]
 
 
 @KINDS
