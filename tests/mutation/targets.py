@@ -24,6 +24,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "core/codec/wording.py": CODEC,
     "core/duration.py": ("tests/unit/core/test_duration.py",),
     "core/errors.py": ("tests/unit/core/test_errors.py",),
+    "core/host.py": ("tests/unit/core/test_host.py",),
     "core/ident.py": ("tests/unit/core/test_ident.py",),
     "core/policies.py": POLICIES,
     "core/spawn.py": ("tests/unit/core/test_spawn.py",),
