@@ -176,7 +176,8 @@ def _json_shapes(hint: Any) -> set[str]:
         return {simple[origin]}
     if origin in (list, tuple, set, frozenset):
         return {"array"}
-    return {"object"} if _is_model(hint) and not hasattr(hint, "__pydantic_root_model__") else set()
+    # Models too: their serializers may write what they please.
+    return set()
 
 
 def _is_model(hint: Any) -> bool:
@@ -356,8 +357,12 @@ def _kind_of(hint: Any) -> Any:
 
 
 def _distinct_names(members: list[Any]) -> list[str]:
-    names = [name_of(member) for member in members]
-    for at, member in enumerate(members):
-        if names.count(names[at]) > 1 and isinstance(member, type):
-            names[at] = f"{member.__module__}.{member.__qualname__}"
+    short = [name_of(member) for member in members]
+    # All of those that share a name get a longer one, so that it does not depend on their order.
+    names = [
+        f"{member.__module__}.{member.__qualname__}"
+        if short.count(name) > 1 and isinstance(member, type)
+        else name
+        for name, member in zip(short, members, strict=True)
+    ]
     return [name if names.index(name) == at else f"{name}#{at}" for at, name in enumerate(names)]
