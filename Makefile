@@ -155,7 +155,7 @@ $(VENV)/.peer: benchmarks/peers/requirements/$(notdir $(VENV)).txt $(VENV)/.home
 	@touch $@
 
 .PHONY: bench-peers
-bench-peers: $(VENV)/.run ## measure Lineshaft beside its peers, 20 minutes (ROUNDS=3, ONLY="celery arq")
+bench-peers: $(VENV)/.run ## measure Lineshaft beside its peers, about 25 minutes (ROUNDS=3, ONLY="celery arq")
 	@for peer in $(PEERS); do \
 	  $(MAKE) VENV=.bench-peers/$$peer .bench-peers/$$peer/.peer || exit 1; \
 	done

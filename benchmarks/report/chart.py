@@ -73,16 +73,16 @@ def _panel(panel: Panel) -> str:
         return round(LABEL_WIDTH + (math.log10(value) - low) * scale, 1)
 
     bottom = PANEL_HEAD + ROW * len(panel.bars)
-    parts = [f'<text x="0" y="20" font-size="15" font-weight="600">{escape(panel.title)}</text>']
+    parts = [
+        f'<text x="0" y="20" font-size="15" font-weight="600">{escape(panel.title)}'
+        f'<tspan font-size="12.5" font-weight="400" dx="8">{panel.unit}, logarithmic</tspan></text>'
+    ]
     for power in range(low, math.floor(high) + 1):
         at = x(10.0**power)
         parts.append(f'<path d="M{at} {PANEL_HEAD - 8}V{bottom}" stroke="{GRID}"/>')
         parts.append(
             f'<text x="{at}" y="{bottom + 16}" text-anchor="middle" font-size="11">{_power(power)}</text>'
         )
-    parts.append(
-        f'<text x="{WIDTH}" y="{bottom + 16}" text-anchor="end" font-size="11">{panel.unit}, logarithmic</text>'
-    )
     for row, bar in enumerate(panel.bars):
         parts += _bar(bar, PANEL_HEAD + ROW * row, x)
     return "\n".join(parts)
