@@ -11,6 +11,8 @@ from benchmarks.peers.marks import Marks
 from benchmarks.peers.processes import Workers
 
 LOOK_S: Final = 0.004
+START_S_MAX: Final = 60.0
+"""How long workers may take until the first run is done."""
 SILENCE_S_MAX: Final = 20.0
 """After how long without any progress what is missing is given up."""
 
@@ -51,7 +53,8 @@ def watch(
         if seen != done:
             first = first or (now_s, seen)
             done, last_s = seen, now_s
-        if done >= wanted or now_s - last_s > silence_s:
+        patience_s = silence_s if first else max(silence_s, START_S_MAX)
+        if done >= wanted or now_s - last_s > patience_s:
             break
         if not workers.alive:
             raise RuntimeError("The workers have ended.")

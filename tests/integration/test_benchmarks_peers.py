@@ -69,7 +69,7 @@ def lossy(place: Place, monkeypatch: pytest.MonkeyPatch, fewer: int) -> Task:
         "submit_many",
         lambda self, task, first, count: submit(self, task, first, max(1, count - fewer)),
     )
-    monkeypatch.setattr(benches.watch, "__kwdefaults__", {**benches.watch.__kwdefaults__, "silence_s": 2.0})
+    monkeypatch.setattr(benches.watch, "__kwdefaults__", {**benches.watch.__kwdefaults__, "silence_s": 5.0})
     return Task(place, LINESHAFT, Sizes(drain=200, window=20, kill=20), backlog=0)
 
 
