@@ -7,10 +7,10 @@ from benchmarks.engine.draining import filled_and_drained, record
 from benchmarks.engine.stage import Stage
 
 KINDS = {
-    "def, in threads": (apps.threads, 20_000),
+    "def, in threads": (apps.threads, 10_000),
     "batches of 500": (apps.batches, 60_000),
     "def with a transaction, one row each": (apps.transactions, 5_000),
-    "async def with a transaction, one row each": (apps.async_transactions, 5_000),
+    "async def with a transaction, one row each": (apps.async_transactions, 2_000),
     "batches of 500 in a transaction, one row each": (apps.batches_in_transactions, 30_000),
 }
 

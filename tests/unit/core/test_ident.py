@@ -40,6 +40,16 @@ def test_ids_ascend_even_if_the_clock_goes_back() -> None:
     assert second < third
 
 
+def test_ids_ascend_where_their_low_bits_overflow() -> None:
+    chance = SystemChance()
+    high = (NOW_US // 1_000 + 1) << 12 | 0x7FF
+    chance._last = (high << 62) + (1 << 62) - 5
+    ids = chance.run_ids(NOW_US, 200)
+    assert all(before < after for before, after in pairwise(ids))
+    assert {text[15:18] for text in ids} == {"800"}
+    assert all((UUID(text).version, UUID(text).variant) == (7, RFC_4122) for text in ids)
+
+
 def test_ids_cannot_be_guessed_from_their_neighbours() -> None:
     values = [UUID(text).int for text in SystemChance().run_ids(NOW_US, 500)]
     steps = [after - before for before, after in pairwise(values)]
