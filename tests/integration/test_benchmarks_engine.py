@@ -65,7 +65,7 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     arguments = ["--rounds", "1", "--folder", str(tmp_path), "--out", str(out), "--only"]
     program.main([*arguments, "import", "--scale", "0.1"])
     before = json.loads(out.read_text())["measurements"]
-    program.main([*arguments, "submit"])
+    program.main([*arguments, "submit", "--scale", "0.01"])
     after = json.loads(out.read_text())["measurements"]
     assert [found for found in after if found["bench"] == "import"] == before
     assert {found["bench"] for found in after} == {"import", "submit"}
