@@ -75,7 +75,7 @@ def _summary(results: Results, key: Key, bench: str, metric: str) -> Summary | N
 def _sum(results: Results, key: Key, bench: str, metric: str) -> str:
     found = results.get(bench, *key, metric)
     counted = [value for value in found.values if value is not None] if found else []
-    return number(sum(counted)) if counted else NOTHING
+    return f"{sum(counted):,.0f}" if counted else NOTHING
 
 
 def _survives(results: Results, key: Key) -> str:
@@ -141,9 +141,9 @@ def _backlog(results: Results) -> str:
         rows.append(
             [
                 _name(key[0]),
-                number(found.settings["few"]) if found else NOTHING,
+                f"{found.settings['few']:,}" if found else NOTHING,
                 both(_summary(results, key, "backlog", "rate with few")),
-                number(found.settings["many"]) if found else NOTHING,
+                f"{found.settings['many']:,}" if found else NOTHING,
                 both(_summary(results, key, "backlog", "rate with many")),
                 both(_summary(results, key, "backlog", "ratio")),
             ]
