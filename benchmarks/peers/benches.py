@@ -2,7 +2,7 @@
 
 import   a fresh interpreter importing the library, less one that imports nothing
 latency  an idle worker; then submit → result, one after the other; before it, submissions one after the other
-drain    a backlog submitted as fast as the documentation shows, then executed from a standing start
+drain    a backlog submitted as fast as the system offers, then executed from a standing start
 backlog  the rate with many queued, beside the rate with few
 kill     kill -9 of all workers, three times in a backlog, each time started again at once
 """

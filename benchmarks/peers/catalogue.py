@@ -1,7 +1,7 @@
 """The subjects: what is compared, and with which settings.
 
-The first of a name is the configuration that its documentation recommends for many short tasks, with one process
-that executes, acknowledging late where it can, and with results kept. Those after it are variants: two processes, or
+The first of a name is a configuration for many short tasks, by its documentation where that recommends one, with
+one process that executes, acknowledging late where it can, and with results kept. Those after it are variants: two processes, or
 another durability. What each setting is for stands beside it.
 """
 

@@ -37,7 +37,7 @@ class MeasuredApp(Protocol):
         """Submit one `noop`; return once it is accepted."""
 
     async def submit_many(self, task: str, numbers: range) -> None:
-        """Submit a run for each number the fastest way that the documentation shows."""
+        """Submit a run for each number the fastest way that the system offers."""
 
     async def call(self, number: int) -> int:
         """Submit one `noop`, and wait for its result."""

@@ -39,7 +39,7 @@ class Measured:
         noop.delay(number)
 
     async def submit_many(self, task: str, numbers: range) -> None:
-        """There is no call for many; one producer for all of them is the fastest that the documentation has."""
+        """There is no call for many; one producer for all of them is the fastest that there is."""
         wanted = {"noop": noop, "work": work}[task]
         with app.producer_or_acquire() as producer:
             for number in numbers:
