@@ -22,7 +22,7 @@ HOME = ROOT / ".bench-peers"
 def main() -> int:
     """Measure what the command line asks for. Exit code 1 if something could not be measured.
 
-    Only a whole run in which nothing failed takes the place of the results that are committed.
+    Only a whole run, of three rounds or more, in which nothing failed takes the place of the results that are committed.
     """
     options = _options()
     plan = Plan(
@@ -32,7 +32,7 @@ def main() -> int:
         backlog=options.backlog,
         scale=options.scale,
     )
-    whole = not options.only and not options.bench and options.scale == 1
+    whole = not options.only and not options.bench and options.scale == 1 and options.rounds >= 3
     partial = HOME / "peers.json"
     place = Place(HOME, HOME / "work")
     steps = list(plan.steps())
