@@ -341,6 +341,7 @@ HOT: dict[str, Use] = {
     "retry": retried,
     "prune": pruned,
     "listen": listened,
+    "held": lambda c: reads.held(c, 1),
     "view": lambda c: reads.view(c, some_ids(c)),
     "view what has finished": lambda c: reads.view(c, some_ids(c, "lineshaft_run_history")),
     "finished": lambda c: reads.finished(c, some_ids(c, "lineshaft_run_history")),

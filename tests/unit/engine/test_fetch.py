@@ -15,7 +15,7 @@ from lineshaft.core import bounds
 from lineshaft.core.errors import StoreUnavailable
 from lineshaft.engine.fetch import PAUSE_S_MAX, Fetcher, _Round
 from lineshaft.engine.registry import Registry
-from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, OpenLane
+from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Held, Lane, OpenLane
 from lineshaft.testing.clock import VirtualClock
 from tests.support import eventually
 
@@ -31,6 +31,9 @@ def gives(*, more: bool = False, last_lane: int = -1, next_due_us: int | None = 
     return ClaimReply((a_run(),), last_lane, more, next_due_us, suspects_wait=False)
 
 
+HELD = (Held("r7", 3, Lane("default", "greet", "1", ""), 0, 0),)
+
+
 class Bench:
     """A fetcher, its store, and the worker around it."""
 
@@ -39,10 +42,11 @@ class Bench:
         self.replies: list[ClaimReply | Exception] = []
         self.requests: list[ClaimRequest] = []
         self.taken: list[tuple[Sequence[Claimed], int]] = []
+        self.given_back: list[Sequence[Held]] = []
         self.room = {"loop": 5}
         self.idle = self.is_open = True
         self.fetcher = Fetcher(
-            store=self,  # type: ignore[arg-type]  # of the port it has `claim`
+            store=self,  # type: ignore[arg-type]  # of the port it has `claim` and `held`
             clock=self.clock,
             registry=Registry(),
             queues=frozenset({"default"}),
@@ -51,6 +55,7 @@ class Bench:
             idle=lambda: self.idle,
             may_claim=lambda: self.is_open,
             take=lambda runs, worker: self.taken.append((runs, worker)),
+            give_back=self.given_back.append,
         )
         self.serving = asyncio.create_task(self.fetcher.serve(lambda: WORKER))
 
@@ -60,6 +65,10 @@ class Bench:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    async def held(self, worker: int) -> Sequence[Held]:
+        assert worker == WORKER
+        return HELD
 
     async def claims(self, *replies: ClaimReply | Exception) -> list[ClaimRequest]:
         """What is asked for when the worker is woken, until it waits again."""
@@ -98,6 +107,15 @@ async def test_what_is_claimed_is_handed_over(bench: Bench) -> None:
     assert bench.taken == [(reply.runs, WORKER)]
     await bench.claims(NOTHING)
     assert len(bench.taken) == 1
+
+
+async def test_what_a_failed_claim_may_have_taken_is_given_back(bench: Bench) -> None:
+    await bench.claims(StoreUnavailable("the reply was lost"))
+    assert bench.given_back == []
+    await bench.pass_time(1)
+    assert bench.given_back == [HELD]
+    await bench.claims(NOTHING)
+    assert bench.given_back == [HELD], "once"
 
 
 async def test_it_claims_again_at_once_while_there_is_more(bench: Bench) -> None:
