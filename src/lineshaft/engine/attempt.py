@@ -59,9 +59,7 @@ class Attempt:
     @property
     def slots(self) -> tuple[str, ...]:
         """The concurrency limits of which it holds a slot."""
-        if not self.gates:
-            return ()
-        return tuple(gate.key for gate in self.gates if isinstance(gate, Slots))
+        return slots_of(self.gates)
 
     def interrupt(self, stop: Stop) -> None:
         """Stop it: an async function gets a CancelledError, a thread is asked, a process is killed."""
@@ -85,6 +83,13 @@ class Attempt:
     @property
     def stopped(self) -> bool:
         return self.stop is not None or self.timed_out
+
+
+def slots_of(gates: Sequence[Gate]) -> tuple[str, ...]:
+    """The keys of the concurrency limits among gates."""
+    if not gates:
+        return ()
+    return tuple(gate.key for gate in gates if isinstance(gate, Slots))
 
 
 @types.coroutine

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
 from lineshaft.engine.fairness import share_out
 from lineshaft.engine.registry import Registry
-from lineshaft.store.port import Claims
-from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, LaneShare, OpenLane
+from lineshaft.store.port import Claims, Leases
+from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Held, Lane, LaneShare, OpenLane
 
 _log = logging.getLogger("lineshaft")
 PAUSE_S_MAX = 5.0
@@ -46,13 +47,17 @@ class _Round:
         return reply.more and (bool(reply.runs) or not is_over)
 
 
+class Claiming(Claims, Leases, Protocol):
+    """What fetching asks of the store."""
+
+
 class Fetcher:
     """Claims for one worker."""
 
     def __init__(
         self,
         *,
-        store: Claims,
+        store: Claiming,
         clock: Clock,
         registry: Registry,
         queues: frozenset[str],
@@ -61,8 +66,11 @@ class Fetcher:
         idle: Callable[[], bool],
         may_claim: Callable[[], bool],
         take: Callable[[Sequence[Claimed], int], None],
+        give_back: Callable[[Sequence[Held]], None],
     ) -> None:
-        """`free` says how many more runs each place can take, `take` accepts what was claimed."""
+        """`free` says how many more runs each place can take, `take` accepts what was claimed; `give_back` is told
+        of all that is held, after a claim of which nobody knows whether it was made.
+        """
         self._is_open = may_claim
         self._store = store
         self._clock = clock
@@ -72,6 +80,8 @@ class Fetcher:
         self._place_of = place_of
         self._idle = idle
         self._take = take
+        self._give_back = give_back
+        self._in_doubt = False
         self._wake = asyncio.Event()
         self._after_lane = -1
         self._round = _Round()
@@ -100,21 +110,27 @@ class Fetcher:
         pause_s = 0.05
         while True:
             self._wake.clear()
-            if self._may_claim():
-                try:
-                    again = await self._claim(worker())
-                    pause_s = 0.05
-                    self.failing_since_s = None
-                except LineshaftError as error:
-                    if self.failing_since_s is None:
-                        self.failing_since_s = self._clock.monotonic_s()
-                        _log.warning("Claiming waits for the store: %s", error)
-                    await self._clock.sleep(pause_s)
-                    pause_s = min(pause_s * 2, PAUSE_S_MAX)
-                    continue
-                if again:
-                    continue
-            await self._wait()
+            try:
+                if self._in_doubt:
+                    await self._resolve_doubt(worker())
+                again = self._may_claim() and await self._claim(worker())
+                pause_s = 0.05
+                self.failing_since_s = None
+            except LineshaftError as error:
+                self._in_doubt = True
+                if self.failing_since_s is None:
+                    self.failing_since_s = self._clock.monotonic_s()
+                    _log.warning("Claiming waits for the store: %s", error)
+                await self._clock.sleep(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_S_MAX)
+                continue
+            if not again:
+                await self._wait()
+
+    async def _resolve_doubt(self, worker: int) -> None:
+        """A claim that failed may have been made: what it took would be held, and never executed, while we live."""
+        self._give_back(await self._store.held(worker))
+        self._in_doubt = False
 
     def _may_claim(self) -> bool:
         if self._alone_until_s is not None:

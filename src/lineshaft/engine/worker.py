@@ -18,11 +18,12 @@ from lineshaft.core.host import Host
 from lineshaft.core.spawn import Background
 from lineshaft.core.states import State
 from lineshaft.core.threads import Threads
-from lineshaft.engine.attempt import Attempt, Stop
+from lineshaft.engine.attempt import Attempt, Stop, slots_of
 from lineshaft.engine.batching import Batching
 from lineshaft.engine.context import Progress
 from lineshaft.engine.declare import Declaration
 from lineshaft.engine.execute import Execution, Processes
+from lineshaft.engine.fairness import place_in_lane_us
 from lineshaft.engine.fetch import Fetcher
 from lineshaft.engine.heart import Heart
 from lineshaft.engine.places import TRANSACTION, Concurrency, Places, place_of
@@ -31,7 +32,7 @@ from lineshaft.engine.settle import Settler, ended
 from lineshaft.engine.transact import Transacting
 from lineshaft.engine.upkeep import Upkeep
 from lineshaft.store.port import Store
-from lineshaft.store.values import Claimed, Gate, Lane, News, NewWorker, Outcome
+from lineshaft.store.values import Claimed, Gate, Held, Lane, News, NewWorker, Outcome
 
 _log = logging.getLogger("lineshaft")
 
@@ -118,6 +119,7 @@ class Worker:
             idle=self._is_idle,
             may_claim=lambda: not self._renewing,
             take=self._take,
+            give_back=self._give_back,
         )
         self._upkeep = Upkeep(store, clock, history_retention_s, lease_s, self._fetcher.wake)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -259,6 +261,28 @@ class Worker:
         task = self._registry.find(lane)
         assert task is not None  # the plan gives nothing of unknown lanes
         return task, place_of(task), self._registry.gates(lane)
+
+    def _give_back(self, held: Sequence[Held]) -> None:
+        """Return what is held and not in flight. What was settled since it was read is protected by its fence."""
+        now_us = self._clock.now_us()
+        for run in held:
+            if (run.id, run.fence) in self._in_flight:
+                continue
+            _log.warning("Run %s goes back: the reply to its claim was lost.", run.id)
+            self._settler.put(
+                Outcome(
+                    run_id=run.id,
+                    fence=run.fence,
+                    worker=self.id,
+                    state=State.READY,
+                    started_us=now_us,
+                    finished_us=now_us,
+                    charged=False,
+                    due_us=run.due_us,
+                    order_us=place_in_lane_us(run.due_us, run.priority),
+                    slots=slots_of(self._registry.gates(run.lane)),
+                )
+            )
 
     def _settled(self, outcomes: Sequence[Outcome], kept: Sequence[bool]) -> None:
         """Outcomes are durable: make room, tell who waits, look for more."""

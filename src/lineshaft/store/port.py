@@ -16,6 +16,7 @@ from lineshaft.store.values import (
     AttemptView,
     ClaimReply,
     ClaimRequest,
+    Held,
     NewRun,
     News,
     NewWorker,
@@ -78,6 +79,9 @@ class Leases(Protocol):
 
     async def park(self, now_us: int) -> int:
         """Park ready runs that no live worker can execute, and return parked ones that some can."""
+
+    async def held(self, worker: int) -> Sequence[Held]:
+        """What this worker holds, for one that lost the reply to a claim."""
 
     async def cancel_requests(self, worker: int) -> Sequence[str]:
         """Ids of runs held by this worker that somebody wants cancelled."""

@@ -151,6 +151,16 @@ class Claimed(NamedTuple):
     priority: int
 
 
+class Held(NamedTuple):
+    """A run that a worker holds, as far as it takes to give it back."""
+
+    id: str
+    fence: int
+    lane: Lane
+    due_us: int
+    priority: int
+
+
 class ClaimReply(NamedTuple):
     """What a claim found."""
 

@@ -16,6 +16,7 @@ from lineshaft.store.sqlite.packing import PAYLOADS_AT_ONCE, fetch, pack
 from lineshaft.store.values import (
     AttemptView,
     Failure,
+    Held,
     Lane,
     Pace,
     QueueView,
@@ -316,6 +317,20 @@ SELECT 'succeeded', (SELECT count(*) FROM lineshaft_run_history)
 def counts(connection: sqlite3.Connection) -> dict[State, int]:
     """Runs by state."""
     return {State(state): count for state, count in connection.execute(_COUNTS).fetchall() if count}
+
+
+_HELD = f"""
+SELECT json_group_array(json_array(run.id, run.fence, run.due_us, run.priority, {_LANE}))
+FROM lineshaft_run AS run CROSS JOIN lineshaft_lane AS lane ON lane.id = run.lane WHERE run.worker = ?1
+"""
+
+
+def held(connection: sqlite3.Connection, worker: int) -> Sequence[Held]:
+    """Runs that a worker holds."""
+    return [
+        Held(run_id, fence, Lane(*names), due_us, priority)
+        for run_id, fence, due_us, priority, *names in fetch(connection, _HELD, (worker,))
+    ]
 
 
 _CANCEL_REQUESTS = """

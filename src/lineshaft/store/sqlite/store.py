@@ -41,6 +41,7 @@ from lineshaft.store.values import (
     AttemptView,
     ClaimReply,
     ClaimRequest,
+    Held,
     NewRun,
     News,
     NewWorker,
@@ -160,6 +161,9 @@ class SqliteStore:
 
     async def park(self, now_us: int) -> int:
         return (await self._writer.write(leases.park, [now_us], News.WORK))[0]
+
+    async def held(self, worker: int) -> Sequence[Held]:
+        return await self._read(reads.held, worker)
 
     async def cancel_requests(self, worker: int) -> Sequence[str]:
         return await self._read(reads.cancel_requests, worker)
