@@ -84,6 +84,7 @@ class Worker:
         self._progress: dict[str, Progress] = {}
         self._background = Background()
         self._cancels = asyncio.Event()
+        self._taken = asyncio.Event()
         self._draining = False
         self._hurried = False
         self._renewing = False
@@ -239,6 +240,7 @@ class Worker:
         """Begin what was claimed; for an incarnation that is over it goes back when that is unregistered."""
         if worker != self.id or self._renewing:
             return
+        self._taken.set()
         lanes: dict[Lane, tuple[Declaration, str, tuple[Gate, ...]]] = {}
         singly: list[Attempt] = []
         for run in runs:
@@ -352,6 +354,9 @@ class Worker:
     async def _watch_deadlines(self) -> None:
         """One look over all that is in flight, now and then, is cheaper than a timer for each."""
         while True:
+            if not self._in_flight:
+                self._taken.clear()
+                await self._taken.wait()
             await self._clock.sleep(DEADLINE_LOOK_S)
             now_s = self._clock.monotonic_s()
             for attempt in list(self._in_flight.values()):
