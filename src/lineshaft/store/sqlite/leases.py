@@ -111,7 +111,6 @@ class Registry:
             if not fetch(connection, _HELD, (worker,)):
                 connection.execute(_FORGET_SLOTS, (worker,))
                 connection.execute(_FORGET, (worker,))
-            self.alive.drop(worker)
         return [None] * len(workers)
 
     def is_live(self, worker: int, boot_id: str, expires_boot_us: int) -> bool:

@@ -155,6 +155,8 @@ class SqliteStore:
 
     async def unregister(self, worker: int) -> None:
         await self._writer.write(self._registry.unregister, [worker], News.WORK)
+        # Not before that is durable: whose row is there and whose byte is free has crashed.
+        self._registry.alive.drop(worker)
 
     async def rescue(self, now_us: int) -> Rescued:
         return (await self._writer.write(self._rescue, [now_us], News.WORK | News.FINISHED))[0]
