@@ -92,7 +92,7 @@ class Batching:
             return
         now_us = self._execution.clock.now_us()
         for attempt in accepted:
-            attempt.started_us, attempt.begun, attempt.cpu_ns = now_us, True, 0
+            attempt.started_us, attempt.cpu_ns = now_us, 0
         if accepted[0].task.signature.transaction is None:
             await self._plain(accepted, items)
         else:
@@ -154,6 +154,8 @@ class Batching:
         args, kwargs = task.arguments.call_arguments({name: items})
         kwargs = {**kwargs, **injected}
         tx = next(iter(injected.values()), None)
+        for attempt in attempts:
+            attempt.begun = True
         limit = asyncio.timeout(
             task.timeout_s if tx is None else min(bounds.WRITER_HOLD_S_MAX, task.timeout_s)
         )

@@ -80,6 +80,7 @@ class Transacting:
                 self._settler.put(lost(self._execution, attempts[0], error))
                 return
             for attempt in attempts:
+                attempt.begun = False
                 await self._group([attempt])
             return
         for attempt in reversed(left):
@@ -161,7 +162,6 @@ class Transacting:
         except InvalidArguments as error:
             self._settler.put(execution.parked(attempt, error))
             return
-        attempt.begun = True
         try:
             async with self._store.transaction() as lent:
                 await lent.off_loop(lent.savepoint)
@@ -181,6 +181,7 @@ class Transacting:
         execution = self._execution
         tx = AsyncTransaction(lent)
         args, kwargs = self._injected(attempt, values, tx)
+        attempt.begun = True
         # Beyond the first of the two nothing can come of it, and other transactions wait.
         limit = asyncio.timeout(min(bounds.WRITER_HOLD_S_MAX, attempt.task.timeout_s))
         try:
