@@ -3,14 +3,18 @@
 `Machine.process` starts a process; `Machine.host` and `Machine.surroundings` are what an app and a SQLite store
 are given to live in it:
 
-    process = machine.process("worker 1")
-    app = App("shop", store=SqliteStore(path, host.clock, surroundings), host=host)
+    process, host = machine.process("worker 1"), machine.host()
+    store = SqliteStore(path, host.clock, machine.surroundings(process))  # in the process: it starts threads
+    app = App("shop", store=store, host=host)
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,13 +44,26 @@ class Machine:
         self._loop = loop
         self._seed = seed
         self._numbers = itertools.count(1)
+        self._processes: list[Process] = []
         self._addresses: dict[str, _Pokes] = {}
         self._writing: dict[Path, _Turns] = {}
         self._workers: dict[tuple[Path, int], Process] = {}
 
     def process(self, name: str) -> Process:
         """Start a process."""
-        return Process(name, self._loop)
+        process = Process(name, self._loop)
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End all processes and the loop; what they were doing is dropped in silence, their `finally` included."""
+        for process in self._processes:
+            process.kill()
+        self._loop.close()
+        with _silence():
+            for process in self._processes:
+                process.bury()
+            gc.collect()
 
     def host(self, *, offset_s: float = 0.0, drift: float = 0.0) -> Host:
         """What an app of a process is given; its wall clock may be wrong."""
@@ -75,6 +92,14 @@ class Machine:
             pokes=pokes,
         )
 
+    def workers_of(self, process: Process) -> list[int]:
+        """The numbers of the workers that show to live by this process."""
+        return sorted(number for (_, number), holder in self._workers.items() if holder is process)
+
+    def is_writing(self, path: Path) -> bool:
+        """Whether some process holds the right to write to a file."""
+        return path in self._writing and self._writing[path].holder is not None
+
     # Pokes
 
     def listen(self, pokes: _Pokes) -> None:
@@ -93,36 +118,64 @@ class Machine:
         return True
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Coroutines of the dead that are collected close themselves, on a loop and connections that are closed."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            yield
+    finally:
+        sys.unraisablehook = hook
+
+
 class _Turns:
-    """The right to write to one file. Whoever of those that wait is first to notice that it is free has it."""
+    """The right to write to one file: first come, first served, past those that are stalled or dead."""
 
     def __init__(self, loop: SimulationLoop) -> None:
-        self.freed = loop.threading.condition()
         self.holder: Process | None = None
+        self._freed = loop.threading.condition()
+        self._queue: list[Process] = []
+
+    def take(self, process: Process) -> None:
+        self._queue.append(process)
+        try:
+            self._freed.wait_for(lambda: self.holder is None and self._first() is process)
+        finally:
+            self._queue.remove(process)
+        self.holder = process
+
+    def leave(self, process: Process) -> None:
+        if self.holder is process:
+            self.holder = None
+            self._freed.notify_all()
+
+    def forget(self, process: Process) -> None:
+        """It died: the kernel takes its locks back."""
+        self._queue = [other for other in self._queue if other is not process]
+        self.leave(process)
+        self._freed.notify_all()
+
+    def _first(self) -> Process | None:
+        return next((process for process in self._queue if not process.is_stalled), None)
 
 
 class _Gate:
-    """One process's side of that right; the kernel takes it back at its death."""
+    """One process's side of that right."""
 
     def __init__(self, process: Process, turns: _Turns) -> None:
         self._process = process
         self._turns = turns
-        process.at_death(self._leave)
+        process.at_death(lambda: turns.forget(process))
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        turns = self._turns
-        turns.freed.wait_for(lambda: turns.holder is None)
-        turns.holder = self._process
+        self._turns.take(self._process)
         try:
             yield
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._turns.holder is self._process:
-            self._turns.holder = None
-            self._turns.freed.notify_all()
+            self._turns.leave(self._process)
 
     def close(self) -> None:
         """There is nothing to close."""
