@@ -17,6 +17,9 @@ SCALE  ?= 1
 # How long `make soak` goes on, and how often `make flights-kills` kills.
 MINUTES ?= 30
 KILLS   ?= 50
+# How many seeds of the simulation `make campaign` plays, and the one to show; given MINUTES, it plays for so long.
+SEEDS ?=
+SEED  ?=
 
 PYTHONS := 3.11 3.12 3.13
 BIN     := $(VENV)/bin
@@ -151,6 +154,11 @@ soak: $(VENV)/.dev ## mixed work under a nemesis for half an hour: sound and fla
 .PHONY: flights-kills
 flights-kills: $(VENV)/.dev ## kill the flights application fifty times in a row, and check every total (KILLS=10)
 	@$(PY) -m tests.crash.flights_kills --kills $(KILLS) $(ARGS)
+
+.PHONY: campaign
+campaign: $(VENV)/.dev ## play many seeds of the simulation (SEEDS=100000, MINUTES=60; SEED=7 shows one)
+	@$(PY) -m tests.simulation.campaign $(if $(SEEDS),--seeds $(SEEDS)) $(if $(filter file,$(origin MINUTES)),,--minutes $(MINUTES)) \
+	  $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: test-all-pythons
 test-all-pythons: ## run the tests on every supported Python that is installed, each in its own environment
