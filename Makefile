@@ -20,6 +20,7 @@ KILLS   ?= 50
 ROUNDS ?= 3
 ONLY   ?=
 SCALE  ?= 1
+
 PYTHONS := 3.11 3.12 3.13
 BIN     := $(VENV)/bin
 PY      := $(BIN)/python

@@ -9,6 +9,7 @@ make campaign SEED=4711       one seed; with its history, and every step before 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -41,6 +42,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     if options.seed is not None:
         return _show(options.seed)
     first = int(time.time()) if options.first is None else options.first
@@ -135,7 +138,7 @@ class Campaign:
         )
         if sys.stdout.isatty():
             print(f"\r{line}", end="", flush=True)
-        elif self._played % 500 < AT_ONCE:
+        elif self._played % 100 < AT_ONCE:
             print(line, flush=True)
 
     def _summary(self) -> None:

@@ -25,6 +25,8 @@ LIMITS = {"limited": 2, "tenant_limited": 1}
 RATE, RATE_US = 3, 2_000_000
 FORGETS_AFTER_US = 1_000_000
 CRASHES_FORGIVEN = 3
+START_US = 1_767_225_600_000_000
+"""What clocks that are right show when a simulation begins."""
 FOLLOWERS = 1_000_000
 FINAL = ("succeeded", "failed", "cancelled", "outcome_unknown")
 
@@ -217,15 +219,22 @@ def _forgotten_in_time(case: Case, name: object, runs: list[Run]) -> Iterator[st
     """A key that is forgotten after a while may stand for other work then, and not before."""
     if not case.clocks_agree:
         return
+    # It is looked at when the submission is written, which may be long after it was wished for.
+    written_us = {
+        run_id: START_US + done["at_s"] * 1_000_000
+        for done in case.of["submit done"]
+        for run_id, created in done["runs"]
+        if created
+    }
     lineages: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         lineages[run.first_id].append(run)
     ordered = sorted(lineages.values(), key=lambda lineage: min(run.id for run in lineage))
     for before, after in pairwise(ordered):
         kept_until_us = max(run.finished_us for run in before) + FORGETS_AFTER_US
-        began_us = min(run.submitted_us for run in after)
-        if began_us + 1_000 < kept_until_us:
-            yield f"{name} was given away {kept_until_us - began_us} us too early"
+        given_us = min(written_us.get(run.id, kept_until_us) for run in after)
+        if given_us + 1_000 < kept_until_us:
+            yield f"{name} was given away {kept_until_us - given_us:.0f} us too early"
 
 
 def _one_after_another(case: Case, name: object, runs: list[Run]) -> Iterator[str]:
@@ -504,17 +513,30 @@ def limits_hold(case: Case) -> Iterator[str]:
 
 
 def rates_hold(case: Case) -> Iterator[str]:
-    """The generic cell rate algorithm, played again over all claims that were seen."""
+    """The generic cell rate algorithm, played again over all claims that were seen.
+
+    A claim counts by the time when it asked. The row of a rate may be pruned between then and when it is served, so
+    only what comes too early by both is.
+    """
     if not case.clocks_agree:
         return
-    arrival = 0.0
-    for claim in sorted(case.of["claim"], key=lambda claim: int(claim["now_us"])):
+    claims = [claim for claim in case.of["claim"] if any(row[2] == "rated" for row in claim["runs"])]
+    asked = _too_early(claims, lambda claim: float(claim["now_us"]))
+    served = _too_early(claims, lambda claim: START_US + claim["at_s"] * 1_000_000)
+    for at_s in asked.keys() & served.keys():
+        yield f"the rated runs of the claim at {at_s} started {min(asked[at_s], served[at_s]):.0f} us too early"
+
+
+def _too_early(claims: list[Event], when_us: Callable[[Event], float]) -> dict[float, float]:
+    """By how much each claim was ahead of its rate, if it was."""
+    found: dict[float, float] = {}
+    arrival_us = 0.0
+    for claim in sorted(claims, key=when_us):
         count = sum(row[2] == "rated" for row in claim["runs"])
-        if not count:
-            continue
-        arrival = max(arrival, claim["now_us"]) + count * RATE_US / RATE
-        if arrival - claim["now_us"] > RATE_US + 10:
-            yield f"{count} rated runs started {arrival - claim['now_us'] - RATE_US:.0f} us too early"
+        arrival_us = max(arrival_us, when_us(claim)) + count * RATE_US / RATE
+        if arrival_us - when_us(claim) > RATE_US + 10:
+            found[claim["at_s"]] = arrival_us - when_us(claim) - RATE_US
+    return found
 
 
 LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import Member, World
 
 STEPS_TO_LIVE_MAX = 300
-STALL_LEASES_MAX = 2.5
+STALL_LEASES_MAX = 2.0
 
 
 class Nemesis:

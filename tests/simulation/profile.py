@@ -65,7 +65,7 @@ def draw(seed: int) -> Profile:
         submitters=random.choice((1, 1, 2)),
         active_s=random.choice((3.0, 5.0, 8.0)),
         operations=random.choice((10, 16, 24)),
-        lease_s=random.choice((6.0, 9.0)),
+        lease_s=random.choice((12.0, 15.0)),
         disorder=random.choice((0.0, 0.2, 1.0)),
         threads=random.choice((1, 2, 8)),
         on_loop=random.choice((2, 6, 50)),

@@ -102,13 +102,6 @@ def key_shared(case: Case) -> None:
     )
 
 
-def forgotten_early(case: Case) -> None:
-    assert case.clocks_agree
-    run = one(runs(case, task="forgetful"))
-    run.key = "key"
-    case.runs["other"] = Run(**{**vars(run), "first_id": "z", "id": run.id[:-1] + "z"})
-
-
 def begins_before_due(case: Case) -> None:
     assert case.clocks_agree
     one(visit for visit in events(case, "body begins") if "run" in visit)["wall_us"] = 0
@@ -211,6 +204,21 @@ BROKEN: dict[str, Doctor] = {
 
 def test_every_law_is_tried() -> None:
     assert [law.__name__ for law in checker.LAWS] == list(BROKEN)
+
+
+def test_a_key_that_was_given_away_too_early_is_noticed() -> None:
+    for seed in SEEDS:
+        case = anew(case_of(seed))
+        run = next((run for run in runs(case, task="forgetful") if case.clocks_agree), None)
+        if run is not None:
+            run.key = "key"
+            other = Run(**{**vars(run), "first_id": "other", "id": f"{run.id}-other"})
+            case.runs[other.id] = other
+            given = {"kind": "submit done", "at_s": 0.0, "operation": -1, "runs": [[other.id, True]]}
+            case.events.append(given)
+            assert any("too early" in text for text in checker.a_key_stands_for_one_piece_of_work(anew(case)))
+            return
+    raise AssertionError("no seed had a key that is forgotten")
 
 
 @pytest.mark.timeout(300)
