@@ -29,7 +29,7 @@ def test_a_run_that_has_its_worker_killed_for_memory_is_given_up_alone(
     with Scenario(tmp_path) as scenario:
         scenario.make_store()
         assert (
-            scenario.start("hogger", "hogger", task="hog", mebibytes=HOG_MEBIBYTES, neighbours=30).wait(60)
+            scenario.start("hogger", "hogger", task="hog", mebibytes=HOG_MEBIBYTES, neighbours=14).wait(60)
             == 0
         )
         [[hog, *neighbours]] = scenario.told("hogs")
@@ -65,7 +65,7 @@ def test_a_hog_in_a_child_of_the_pool_harms_not_even_its_worker(
         room = {"processes": 1, "process_bytes_max": bytes_max}
         worker = scenario.start("worker", "worker", concurrency=room, inside=memory.inside)
         hogger = scenario.start(
-            "hogger", "hogger", task="hog_in_child", mebibytes=HOG_MEBIBYTES, neighbours=30
+            "hogger", "hogger", task="hog_in_child", mebibytes=HOG_MEBIBYTES, neighbours=14
         )
         assert hogger.wait(60) == 0
         [[hog, *neighbours]] = scenario.told("hogs")
