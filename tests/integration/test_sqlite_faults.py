@@ -17,6 +17,7 @@ import pytest
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import (
+    StoreError,
     StoreFull,
     StoreUnavailable,
     TransactionRefused,
@@ -433,3 +434,15 @@ def test_locks_follow_a_file_that_was_made_anew(tmp_path: Path) -> None:
     alive.drop(1)
     alive.drop(2)
     assert (looks(1), looks(2)) == ("free", "free")
+
+
+async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    await SqliteStore(path).close()
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(4_000))
+    with pytest.raises(StoreError, match=f"{path} is damaged") as refused:
+        SqliteStore(path)
+    assert "lineshaft restore" in refused.value.hint
+    assert not refused.value.retryable

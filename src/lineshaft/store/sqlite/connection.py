@@ -109,6 +109,11 @@ def translate(error: sqlite3.Error | MemoryError, path: Path) -> StoreError:
     text = f"{error} ({name})" if name else str(error)
     if name == "SQLITE_NOTADB":
         return NotAStore(f"{path} is not a SQLite database.", hint="Correct the address of the store.")
+    if name.startswith("SQLITE_CORRUPT"):
+        return StoreError(
+            f"{path} is damaged: {text}.",
+            hint="Stop its workers, move its files away together, and put a backup there: `lineshaft restore`.",
+        )
     if name == "SQLITE_FULL":
         return StoreFull(
             f"There is no room left to write to {path}; nothing was written.",
