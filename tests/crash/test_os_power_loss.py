@@ -25,7 +25,7 @@ from tests.crash.os_forgetful_disk import ForgetfulDisk
 from tests.crash.os_processes import PATIENCE_S, Scenario, stop
 from tests.crash.os_record import entries
 
-LOSSES = 60
+LOSSES = 40
 """Times that the power fails in one record."""
 WORKED_OFF = 2
 """Of them, how many a worker is started after."""
