@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,43 +50,46 @@ class Armed:
             self._left -= 1
             if self._left != 0:
                 return
-            # Written to the file before the signal: what the kernel has it keeps when the process dies.
-            with self._reached.open("a") as file:
-                file.write(f"{self._name} {os.getpid()}\n")
-        if self._number == signal.SIGSTOP and not in_writer():
-            stop_outside_of_the_gate()
-        else:
-            os.kill(os.getpid(), self._number)  # signal 0 is none
+        line = f"{self._name} {os.getpid()}\n"
+        if self._number == signal.SIGSTOP:
+            stop(line, self._reached)
+            return
+        # Written to the file before the signal: what the kernel has it keeps when the process dies.
+        with self._reached.open("a") as file:
+            file.write(line)
+        os.kill(os.getpid(), self._number)  # signal 0 is none
 
 
-_STOP_AND_LET_GO = """
+_STOP = """
 import fcntl, os, pathlib, signal, sys
-stopped, turn, gate = map(int, sys.argv[1:])
+stopped, *locks = map(int, sys.argv[3:])
 threads = pathlib.Path(f"/proc/{stopped}/task")
 os.kill(stopped, signal.SIGSTOP)
 while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in threads.glob("*/stat")):
     pass
-fcntl.flock(gate, fcntl.LOCK_UN)
-fcntl.flock(turn, fcntl.LOCK_UN)
+for lock in locks:
+    fcntl.flock(lock, fcntl.LOCK_UN)
+with open(sys.argv[2], "a") as reached:
+    reached.write(sys.argv[1])
 """
 
 
-def stop_outside_of_the_gate() -> None:
-    """Stop this process while it holds no lock on the store: that would hold up all others as well.
+def stop(line: str, reached: Path) -> None:
+    """Stop this process, and have a child say so when it stands still.
 
-    The locks of the write gate are taken here, so that its own writer has none, and are let go by a child once
-    this process stands still.
+    It holds no lock on the store then, unless this is its writer: that would hold up all others as well. The locks
+    of the write gate are taken here, so that its own writer has none, and the child lets them go.
     """
     store = os.environ["LINESHAFT_STORE"].removeprefix("sqlite:///")
-    with Path(f"{store}-turn").open("a") as turn, Path(f"{store}-gate").open("a") as gate:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        numbers = [str(number) for number in (os.getpid(), turn.fileno(), gate.fileno())]
-        subprocess.run(
-            [sys.executable, "-S", "-E", "-c", _STOP_AND_LET_GO, *numbers],
-            pass_fds=(turn.fileno(), gate.fileno()),
-            check=True,
-        )
+    with ExitStack() as stack:
+        files = []
+        if not in_writer():
+            files = [stack.enter_context(Path(f"{store}-{lock}").open("a")) for lock in ("turn", "gate")]
+        for file in files:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        locks = [file.fileno() for file in reversed(files)]
+        arguments = [line, str(reached), str(os.getpid()), *map(str, locks)]
+        subprocess.run([sys.executable, "-S", "-E", "-c", _STOP, *arguments], pass_fds=locks, check=True)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.crash.harness import Site
-from tests.crash.workload import app
 from tests.support import Program, eventually
 
 LEASE = ("--lease", "1")
 LEASE_S = 1.0
+STOPPED_BEFORE = "transaction: not begun=SIGSTOP"
 STOPPED_IN_BODIES = "body: after its effect outside=SIGSTOP"
+
+
+def arms(*wanted: str) -> list[str]:
+    """The arguments of a worker that arm these points."""
+    return [part for each in wanted for part in ("--arm", each)]
 
 
 async def reaches(site: Site, *points: str) -> None:
@@ -36,47 +41,55 @@ def pid(program: Program) -> int:
 
 @pytest.mark.parametrize("kind", ["books", "books_async", "books_many"])
 async def test_who_was_stopped_for_three_leases_commits_nothing(tmp_path: Path, kind: str) -> None:
-    """Stopped with claimed work in its hands; when it goes on, somebody else has done all of it."""
+    """Stopped with claimed work in its hands; when it goes on, somebody else holds that work and has not ended it."""
     async with Site(tmp_path) as site:
-        await site.submit({kind: 20, "waits": 20})
+        await site.submit({kind: 20})
         # It is the fence that has to refuse what the stopped one writes, not the ledger.
         site.execute("DROP INDEX ledger_once")
-        arms = ["transaction: not begun=SIGSTOP", "transaction: refused for its fence="]
-        with site.worker(*LEASE, *(each for arm in arms for each in ("--arm", arm))) as stopped:
+        with site.worker(*LEASE, *arms(STOPPED_BEFORE, "transaction: refused for its fence=")) as stopped:
             await reaches(site, "transaction: not begun")
             await asyncio.sleep(3 * LEASE_S)
-            with site.worker(*LEASE) as other:
-                await site.until_empty()
+            with site.worker("--lease", "60", *arms(STOPPED_BEFORE)) as other:
+                await reaches(site, "transaction: not begun", "transaction: not begun")
                 stopped.send(signal.SIGCONT)
+                await eventually(lambda: "lost its lease" in site.log)
                 if kind == "books":
                     # The body is executed, and its rows are rolled back for the fence.
                     await reaches(site, "transaction: refused for its fence")
-                await eventually(lambda: "lost its lease" in site.log)
-                assert site.rows("SELECT DISTINCT pid FROM ledger") == [(pid(other),)]
-            # It goes on as another incarnation.
+                [(count, lost)] = site.rows("SELECT count(*), count(worker) FROM lineshaft_run")
+                assert (count, lost) == (20, 10), "the other holds half of it, suspects being taken in halves"
+                assert site.rows("SELECT count(*) FROM ledger") == [(0,)]
+                other.send(signal.SIGCONT)
+                await site.until_empty()
+            # The stopped one has gone on as another incarnation.
             await site.submit({kind: 20}, "later")
             await site.until_empty()
-            assert site.rows("SELECT count(*) FROM ledger WHERE pid = ?", pid(stopped)) == [(20,)]
+            assert site.rows(
+                "SELECT count(*) FROM ledger WHERE op GLOB '*/later/*' AND pid = ?", pid(stopped)
+            ) == [(20,)]
         await site.finish()
         assert site.violations() == []
-        assert site.ended() == 60
+        assert site.ended() == 40
 
 
 async def test_plain_work_of_who_was_stopped_is_settled_by_its_successor(tmp_path: Path) -> None:
     async with Site(tmp_path) as site:
-        await site.submit({"calls": 12, "calls_async": 12})
-        arms = [STOPPED_IN_BODIES, "settlement: refused for its fence="]
-        with site.worker(*LEASE, *(each for arm in arms for each in ("--arm", arm))) as stopped:
+        await site.submit({"calls": 12})
+        with site.worker(*LEASE, *arms(STOPPED_IN_BODIES, "settlement: refused for its fence=")) as stopped:
             await reaches(site, "body: after its effect outside")
             await asyncio.sleep(3 * LEASE_S)
-            with site.worker(*LEASE):
-                await site.until_empty()
+            with site.worker("--lease", "60", *arms("body: before its effect outside=SIGSTOP")) as other:
+                await reaches(site, "body: before its effect outside")
+                ended = site.rows("SELECT count(*) FROM lineshaft_run_history")
                 stopped.send(signal.SIGCONT)
                 await reaches(site, "settlement: refused for its fence")
+                assert site.rows("SELECT count(*) FROM lineshaft_run_history") == ended
+                other.send(signal.SIGCONT)
+                await site.until_empty()
         await site.finish()
         assert site.violations() == []
-        assert site.ended() == 24
-        assert len(site.calls()) > 24, "what the stopped one had called was called again, under the same key"
+        assert site.ended() == 12
+        assert len(site.calls()) > 12, "what the stopped one had called was called again, under the same key"
 
 
 # Rescue
@@ -171,7 +184,7 @@ async def test_what_outlasts_the_grace_is_taken_over_at_once(tmp_path: Path) -> 
             await eventually(lambda: len(site.calls()) == 6)
             more = await site.submit({"books": 300}, "later")
             leaver.send(signal.SIGTERM)
-            async with app.worker(lease=60, grace=5):
+            with site.worker("--lease", "60"):
                 assert await asyncio.to_thread(leaver.wait) == 0, site.log
                 await eventually(lambda: len(site.calls()) == 12, "all of them begin again")
                 site.release()

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--arm", action="append", default=[])
     parser.add_argument("--timings", type=Path)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(process)d %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(process)d %(asctime)s %(message)s")
     for wanted in options.arm:
         points.arm(wanted, Path(os.environ["PROGRAM_FOLDER"], "reached.txt"))
     if options.timings:
