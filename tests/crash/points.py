@@ -26,7 +26,7 @@ from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.listening import Listening
 from lineshaft.store.sqlite.store import SqliteStore
 from lineshaft.store.sqlite.transaction import LentTransaction
-from lineshaft.store.values import News
+from lineshaft.store.values import ClaimReply, News, Rescued
 from tests.crash import workload
 
 WRITER_THREAD = "lineshaft-writer"
@@ -155,7 +155,7 @@ def _wrap(owner: Any, name: str, when: When, armed: Armed, *, after: bool) -> No
 
 def claimed(_: tuple[Any, ...], replies: Any) -> bool:
     """The claim gave something. In the store it is one of several, elsewhere it is alone."""
-    return any(reply.runs for reply in (replies if isinstance(replies, list | tuple) else [replies]))
+    return any(reply.runs for reply in ([replies] if isinstance(replies, ClaimReply) else replies))
 
 
 def in_writer(*_: Any) -> bool:
@@ -186,7 +186,7 @@ def of_kind(kind: str) -> When:
 
 def swept(_: tuple[Any, ...], found: Any) -> bool:
     """The sweep found dead workers."""
-    return any(rescued.workers for rescued in (found if isinstance(found, list | tuple) else [found]))
+    return any(rescued.workers for rescued in ([found] if isinstance(found, Rescued) else found))
 
 
 def refused(_: tuple[Any, ...], kept: Any) -> bool:

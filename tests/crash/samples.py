@@ -15,11 +15,15 @@ from typing import Final
 
 import psutil
 
+from lineshaft.core import bounds
 from tests.support import Program
 
 MIB: Final = 1_048_576
 LOG_BYTES_MAX: Final = 256 * MIB
 """The bound that the documentation states for the write-ahead log."""
+THREADS_MAX: Final = bounds.CONCURRENCY_THREAD + 24
+"""Those that execute tasks come with the load and stay; beside them writer, readers, heart, transactions, and those of
+`asyncio.to_thread`."""
 JUDGED_FROM_S: Final = 600.0
 """Shorter soaks are not judged: their quarters say little."""
 
@@ -127,7 +131,7 @@ def trends(samples: Sequence[Sample], claims_us: Sequence[tuple[float, list[int]
     before, after = most(lambda sample: sample.steady_descriptors)
     found.append(Trend("descriptors of the steady worker", "", before, after, before + 4))
     before, after = most(lambda sample: sample.steady_threads)
-    found.append(Trend("threads of the steady worker", "", before, after, before + 4))
+    found.append(Trend("threads of the steady worker", "", before, after, THREADS_MAX))
     before, after = most(lambda sample: sample.history)
     found.append(Trend("finished runs that are kept", "", before, after, before * 1.5 + 500))
     before, after = (value / MIB for value in most(lambda sample: sample.store_bytes))

@@ -31,6 +31,8 @@ MIX = {
 }
 SUCCEEDED_MIN = 100
 """Of 107 that can, with the children of `books_and_submits`; at-most-once work may have an unknown outcome."""
+SUBMITTED_MIN = 50
+"""Of the 80 of a submitter's mix, of which one in twenty is to fail."""
 
 
 async def killed(program: Program) -> None:
@@ -72,9 +74,9 @@ async def pruning(site: Site, point: str) -> None:
 
 async def submitting(site: Site, point: str) -> None:
     """A submitter that does not know what was accepted submits it again under the same keys."""
-    with site.submitter("s", "--count", "200", "--arm", point) as submitter:
+    with site.submitter("s", "--arm", point) as submitter:
         await killed(submitter)
-    with site.submitter("s", "--count", "150") as submitter:
+    with site.submitter("s", "--count", "80") as submitter:
         assert await asyncio.to_thread(submitter.wait) == 0, submitter.log
 
 
@@ -94,6 +96,7 @@ async def test_a_kill_at_any_point_loses_and_doubles_nothing(tmp_path: Path, poi
         assert point.name in site.reached
         await site.finish()
         assert site.violations() == []
-        assert site.ended() >= SUCCEEDED_MIN, site.tally()
+        enough = SUBMITTED_MIN if point.role == SUBMITTER else SUCCEEDED_MIN
+        assert site.ended() >= enough, site.tally()
         if point.name == "body of at-most-once work":
             assert site.ended("outcome_unknown") >= 1
