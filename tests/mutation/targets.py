@@ -13,7 +13,7 @@ ENGINE = (
     "tests/integration/test_engine_mends.py",
     "tests/integration/test_engine_mends_ends.py",
 )
-INLINE = ("tests/conformance/test_sqlite.py", "-k", "Inline")
+CLAIMS = ("tests/conformance/test_sqlite.py", "-k", "Claims or Leases or Reads")
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "core/clock.py": ("tests/unit/core/test_system_clock.py",),
@@ -39,8 +39,8 @@ TARGETS: dict[str, tuple[str, ...]] = {
     ),
     "engine/outcomes.py": ("tests/unit/engine", *ENGINE),
     "engine/settle.py": ("tests/unit/engine", *ENGINE),
-    "store/sqlite/gates.py": INLINE,
-    "store/sqlite/settlement.py": INLINE,
+    "store/sqlite/gates.py": CLAIMS,
+    "store/sqlite/settlement.py": CLAIMS,
 }
 """Of `core/`, `bounds.py` is left out: its numbers are choices, and tests take them from there."""
 
