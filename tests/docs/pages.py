@@ -25,7 +25,7 @@ SHOWN: Final = frozenset({"text", "ini"})
 REASONS: Final = {
     "it installs packages": r"pip install",
     "it needs root": r"sudo|systemctl",
-    "it takes minutes": r"make (run|test|bench|campaign)",
+    "it takes minutes": r"make (run|test|bench|campaign|coverage|flights-kills|mutation|soak)",
     "it is a sketch of what comes": r"# comes later",
 }
 """Why a block may stay untried, and what must then be found in it."""
