@@ -199,9 +199,6 @@ def test_a_weaker_setting_is_found_out(tmp_path: Path) -> None:
     assert any("outcomes are forgotten" in what for what in broken)
 
 
-@pytest.mark.xfail(
-    reason="what is not synced by itself relies on a later sync, and has no other chance once that has failed"
-)
 def test_a_sync_that_failed_takes_no_earlier_commit_with_it(tmp_path: Path) -> None:
     """On a system that takes pages for written after a sync that failed (Linux with ext4 or XFS)."""
     recorded = {"OS_RECORD_DISK": "1", "OS_SYNC_FAILS": str(tmp_path / "fault")}

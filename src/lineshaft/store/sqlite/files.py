@@ -6,6 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from lineshaft.core.errors import StoreUnavailable
 from lineshaft.store.sqlite.connection import BUSY_TIMEOUT_S, LIBRARY_WAL_RESET_MENDED, OwnConnection
 from lineshaft.store.sqlite.machine import Machine
 
@@ -51,12 +52,24 @@ class StoreFiles:
         if self._log_bytes() < LOG_BYTES_TO_WAIT:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             return
+        self._truncate(connection)
+
+    def start_log_over(self, connection: OwnConnection) -> None:
+        """Copy all of the log, and truncate it; raises if that cannot be. The caller holds the gate."""
+        if not self._truncate(connection):
+            raise StoreUnavailable(
+                f"{self.path} cannot be written until its log has started over, after a sync that failed.",
+                hint="Check the disk. Something that reads the file keeps the log in use; end that.",
+            )
+
+    def _truncate(self, connection: OwnConnection) -> bool:
         # Readers are waited for, but not as long as a writer would be: all processes wait here with us.
         connection.execute(f"PRAGMA busy_timeout = {READERS_WAIT_MS}")
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         finally:
             connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1_000)}")
+        return not busy
 
     def _log_bytes(self) -> int:
         try:

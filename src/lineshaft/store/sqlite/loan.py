@@ -218,6 +218,11 @@ class Loan:
     abandon = finish
 
     @property
+    def was_lost(self) -> bool:
+        """Whether an error of the store ended it, such as a commit whose sync failed."""
+        return self._lost is not None
+
+    @property
     def is_over(self) -> bool:
         return self._over
 

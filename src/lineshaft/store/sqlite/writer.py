@@ -15,6 +15,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -84,6 +85,7 @@ class Writer:
         self._lent_lazily: LentConnection | None = None
         self._broken = False
         self._synchronous = True
+        self._log_in_doubt = False
         self._threading = threading
         self._turn = threading.condition()
         """Guards what follows; notified when something waits, when something was served, and at the end."""
@@ -285,15 +287,31 @@ class Writer:
         if self._broken:
             self._connection = self._files.connect()
             self._broken, self._synchronous = False, True
+        if self._log_in_doubt:
+            self._start_log_over()
         self._synchronize(any(wanted.survives_power_loss for wanted in batch))
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             for write, group in kinds.items():
                 self._write_group(write, group)
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             self._roll_back()
+            self._log_in_doubt = self._log_in_doubt or _is_of_the_disk(error)
+            if self._log_in_doubt and not self._broken:
+                # Now, if it can be, while no other process can write behind the gap.
+                with suppress(StoreUnavailable, sqlite3.Error):
+                    self._start_log_over()
             raise
+
+    def _start_log_over(self) -> None:
+        """Copy the log into the database after a sync of it that failed, and begin it anew.
+
+        The system may have taken for written what that sync was to write (https://wiki.postgresql.org/wiki/Fsync_Errors),
+        earlier commits that had waited for none among it; what came behind such a gap would be lost with it.
+        """
+        self._files.start_log_over(self._connection)
+        self._log_in_doubt = False
 
     def _synchronize(self, synchronous: bool) -> None:
         """Have commits wait until the disk has them, or not; a later one that waits makes earlier ones safe too."""
@@ -351,6 +369,7 @@ class Writer:
                 wanted.loan.open()
                 _soon(wanted.loop, _grant, wanted)
                 wanted.loan.wait_until_returned()
+                self._log_in_doubt = self._log_in_doubt or wanted.loan.was_lost
         except BaseException as error:
             # Of no effect for one that was granted; it has ended then.
             _soon(wanted.loop, _refuse, wanted, self._translated(error))
@@ -381,6 +400,10 @@ def _flushes(writes: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
 
 def _closed() -> StoreUnavailable:
     return StoreUnavailable("The store is closed.")
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    return (getattr(error, "sqlite_errorname", None) or "").startswith("SQLITE_IOERR")
 
 
 class _ContentError(Exception):
