@@ -16,7 +16,9 @@ from lineshaft.core.errors import StoreError, StoreUnavailable
 from lineshaft.store.sqlite.connection import OwnConnection, open_connection
 from lineshaft.store.sqlite.machine import Machine
 from lineshaft.store.sqlite.store import SqliteStore
-from lineshaft.store.values import ClaimReply, ClaimRequest, NewWorker
+from lineshaft.store.values import ClaimReply, ClaimRequest, NewWorker, Pace
+from lineshaft.testing.clock import VirtualClock
+from lineshaft.testing.conformance.harness import World
 from tests.support import PATIENCE_S, Overlap, error_of, new_app, result_of, working
 
 
@@ -91,6 +93,28 @@ async def test_a_run_that_is_cancelled_before_its_transaction_opens_is_charged_n
         assert isinstance(await error_of(runs[0]), RunCancelled)
         assert (await runs[0].view()).attempts == 0
         assert await result_of(runs[1]) is None
+
+
+async def test_a_claim_that_had_to_wait_counts_for_its_rate_from_when_it_was_served(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def open_another() -> SqliteStore:
+        return SqliteStore(tmp_path / "store.db", clock)
+
+    world = World(clock, open_another)
+    await world.open()
+    pace = Pace("task:greet/rate", 3, 10_000_000)
+    await world.submitted(*world.several(20))
+    hand = await world.worker()
+    async with world.store.transaction():
+        waits = asyncio.ensure_future(hand.claim(pace))
+        await asyncio.sleep(0.05)
+        clock.advance(10)
+    assert len((await waits).runs) == 3
+    assert await hand.take(pace) == []
+    clock.advance(10)
+    assert len(await hand.take(pace)) == 3
+    await world.close()
 
 
 class Refusing(OwnConnection):

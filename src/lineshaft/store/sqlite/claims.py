@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 from lineshaft.core import bounds
+from lineshaft.core.clock import Clock
 from lineshaft.store.sqlite.gates import Gates
 from lineshaft.store.sqlite.packing import PAYLOADS_AT_ONCE, fetch, pack
 from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Lane, LaneShare, OpenLane
@@ -74,6 +75,17 @@ _PAYLOADS = """
 SELECT json_group_array(json_array(run_id, data)) FROM lineshaft_payload
 WHERE kind = 'args' AND run_id IN (SELECT value FROM json_each(?1))
 """
+
+
+def claim_now(
+    clock: Clock, connection: sqlite3.Connection, requests: Sequence[ClaimRequest]
+) -> Sequence[ClaimReply]:
+    """Serve claims by the time when they are served.
+
+    One that waited for the writer would have its rates open again counted from when it asked: too soon.
+    """
+    now_us = clock.now_us()
+    return claim(connection, [request._replace(now_us=max(request.now_us, now_us)) for request in requests])
 
 
 def claim(connection: sqlite3.Connection, requests: Sequence[ClaimRequest]) -> Sequence[ClaimReply]:

@@ -91,6 +91,7 @@ class SqliteStore:
         self._listening = Listening(self._files, machine.pokes(), self._clock)
         self._writer = Writer(self._files, self._listening.committed, machine.threading)
         # Bound once: the writer gathers rows by the identity of their write.
+        self._claim = partial(claims.claim_now, self._clock)
         self._beat = self._registry.beat
         self._rescue = self._registry.rescue
 
@@ -130,7 +131,7 @@ class SqliteStore:
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         # After a loss of power no claim holds any more: those that are forgotten are as good as swept.
-        return (await self._writer.write(claims.claim, [request], survives_power_loss=False))[0]
+        return (await self._writer.write(self._claim, [request], survives_power_loss=False))[0]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         opens = any(outcome.slots or outcome.state not in FINAL for outcome in outcomes)
