@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lineshaft.core.clock import SystemClock
+from lineshaft.testing.clock import BOOTED_US, START_US
 
 if TYPE_CHECKING:
     from lineshaft.testing.loop import SimulationLoop
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _present: contextvars.ContextVar[Process | None] = contextvars.ContextVar("simulated_process", default=None)
-
-START_US = 1_767_225_600_000_000
-"""What the clocks show at the beginning: the first of January 2026, in UTC."""
-UPTIME_US = 3_600_000_000
-"""The machine has been up for an hour then."""
 
 
 class Process:
@@ -146,7 +142,7 @@ class SimulatedClock(SystemClock):
         return self._loop.time()
 
     def boot_us(self) -> int:
-        return UPTIME_US + round(self._loop.time() * 1_000_000)
+        return BOOTED_US + round(self._loop.time() * 1_000_000)
 
     def boot_id(self) -> str:
         return "simulated-boot"
