@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from lineshaft.cli.entry import run as run_command
+from tests.support import PATIENCE_S
 
 SHOP = """
 import asyncio, pathlib, time
@@ -142,5 +144,8 @@ class Serving:
 
 def wait_for(path: Path, serving: Serving) -> None:
     """Until a run has made a file."""
+    deadline_s = time.monotonic() + PATIENCE_S
     while not path.exists():
         assert serving.process.poll() is None, serving.seen
+        assert time.monotonic() < deadline_s, f"{path.name} never came"
+        time.sleep(0.01)
