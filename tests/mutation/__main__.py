@@ -151,17 +151,20 @@ def main() -> None:
             score.tried += 1
             if survived:
                 score.survivors.append(text)
+                print(f"survived  {text}", flush=True)
     report(scores, options.seed)
 
 
 def report(scores: dict[str, Score], seed: int) -> None:
-    for _module, _score in scores.items():
-        pass
-    Score(
+    print(f"\nFaults found by the tests (seed {seed}):\n")
+    for module, score in scores.items():
+        print(f"  {module:30} {score}")
+    total = Score(
         sum(score.planted for score in scores.values()),
         sum(score.tried for score in scores.values()),
         [text for score in scores.values() for text in score.survivors],
     )
+    print(f"  {'in all':30} {total}\n")
 
 
 if __name__ == "__main__":
