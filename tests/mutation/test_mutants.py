@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.mutation.__main__ import ROOT, planned
+from tests.mutation.__main__ import ROOT, Score, planned, report
 from tests.mutation.mutants import mutants
 from tests.mutation.targets import EQUIVALENT, TARGETS
 
@@ -100,3 +100,12 @@ def test_what_no_test_can_tell_is_still_there() -> None:
         possible |= {(module, mutant.lines(source)[1]) for mutant in mutants(source)}
     assert EQUIVALENT.keys() <= possible
     assert all(EQUIVALENT.values())
+
+
+def test_what_was_found_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    report({"core/a.py": Score(5, 4, ["one"]), "core/b.py": Score(3, 0)}, seed=7)
+    out = capsys.readouterr().out
+    assert "seed 7" in out
+    assert "core/a.py                          3 of     4 found   75.0 %   (5 possible)" in out
+    assert "core/b.py                          0 of     0 found" in out
+    assert "in all                             3 of     4 found   75.0 %   (8 possible)" in out
