@@ -12,7 +12,9 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -78,6 +80,18 @@ def several(first: int, count: int) -> list[dict[str, object]]:
     return [judge_twice(seed).as_json() for seed in range(first, first + count)]
 
 
+def _end_with(parent: int) -> None:
+    """In a process of a pool: leave interrupts to the parent, and end when that is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Campaign:
     """Plays seeds in several processes, and tells how it goes."""
 
@@ -94,23 +108,37 @@ class Campaign:
         self._reached: Counter[str] = Counter()
 
     def run(self) -> int:
+        pool = ProcessPoolExecutor(
+            self._jobs,
+            mp_context=get_context("spawn"),
+            initializer=_end_with,
+            initargs=(os.getpid(),),
+            max_tasks_per_child=100,
+        )
+        try:
+            with pool:
+                self._play(pool)
+        except KeyboardInterrupt:
+            print("\n· interrupted")
+        self._summary()
+        return bool(self._failed)
+
+    def _play(self, pool: ProcessPoolExecutor) -> None:
         parts = self._parts()
-        with ProcessPoolExecutor(
-            self._jobs, mp_context=get_context("spawn"), max_tasks_per_child=100
-        ) as pool:
-            under_way: set[Future[list[dict[str, object]]]] = set()
+        under_way: set[Future[list[dict[str, object]]]] = set()
+        try:
             while True:
                 while len(under_way) < 2 * self._jobs and (part := next(parts, None)) is not None:
                     under_way.add(pool.submit(several, *part))
                 if not under_way:
-                    break
+                    return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
                     for fields in future.result():
                         self._add(Verdict.from_json(fields))
                 self._progress()
-        self._summary()
-        return bool(self._failed)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _parts(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self._seeds, AT_ONCE):
