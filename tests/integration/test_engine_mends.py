@@ -179,7 +179,7 @@ async def test_what_a_shut_lane_would_get_goes_to_the_others(tmp_path: Path) -> 
             """The tasks of what a worker with one place gets, whoever's turn it is."""
 
             def plan(lanes: Sequence[OpenLane]) -> Sequence[LaneShare]:
-                return share_out(lanes, lambda _: THREAD, registry.gates, {THREAD: 1}, turn)
+                return share_out(lanes, lambda _: THREAD, registry.gates, {THREAD: 1}, turn, {})
 
             reply = await store.claim(
                 ClaimRequest(worker=number, now_us=clock.now_us(), plan=plan, after_lane=-1, idle=True)

@@ -8,6 +8,7 @@ among its earliest, to within a second, so that priority and age hold across its
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
 from lineshaft.core import bounds
@@ -29,9 +30,11 @@ def share_out(
     gates_of: Callable[[Lane], tuple[Gate, ...]],
     free: Mapping[str, int],
     turn: int,
+    after: Mapping[str, str],
 ) -> list[LaneShare]:
-    """What each lane may give. `place_of` names where a lane's runs execute, None where they cannot;
-    `free` says how many runs each place takes now; `turn` rotates who is first where not all can be served.
+    """What each lane may give. `place_of` names where a lane's runs execute, None where they cannot; `free` says
+    how many runs each place takes now. Where not all can be served, those come first that follow the tenant who was
+    served last at that place, `after`; `turn` is counted up, and rotates the lanes of one tenant.
     """
     by_place: dict[str, dict[str, list[OpenLane]]] = {}
     for lane in lanes:
@@ -42,7 +45,7 @@ def share_out(
     for place, tenants in by_place.items():
         quantum, served = divmod(free[place], len(tenants))
         names = sorted(tenants)
-        start = turn % len(names)
+        start = bisect_right(names, after.get(place, ""))
         names = names[start:] + names[:start]
         lanes_turn = turn
         if quantum == 0:

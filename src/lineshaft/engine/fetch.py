@@ -86,6 +86,10 @@ class Fetcher:
         self._after_lane = -1
         self._round = _Round()
         self._turn = 0
+        self._shares: list[LaneShare] = []
+        """What was planned last."""
+        self._served_last: dict[str, str] = {}
+        """The tenant that was served last at each place."""
         self._next_due_us: int | None = None
         self._waiting_since_s: float | None = None
         """Since when suspects wait for this worker to be idle."""
@@ -149,6 +153,7 @@ class Fetcher:
         free = self._free()
         now_s = self._clock.monotonic_s()
         waited_s = 0.0 if self._waiting_since_s is None else now_s - self._waiting_since_s
+        self._shares = []
         request = ClaimRequest(
             worker=worker,
             now_us=self._clock.now_us(),
@@ -160,6 +165,8 @@ class Fetcher:
         reply: ClaimReply = await self._store.claim(request)
         round_goes_on = self._round.goes_on(self._after_lane, reply)
         self._after_lane = reply.last_lane
+        for share in self._shares:
+            self._served_last[self._place_of(share.lane) or ""] = share.lane.tenant
         self._next_due_us = self._round.next_due_us
         self._attend_suspects(reply, idle, now_s)
         # What a place that is full would have got is left behind, though nobody looked.
@@ -189,7 +196,10 @@ class Fetcher:
         """Called by the store inside its transaction, on whatever thread that has."""
         if self._queues:
             lanes = [lane for lane in lanes if lane.lane.queue in self._queues]
-        return share_out(lanes, self._place_of, self._registry.gates, free, self._turn)
+        self._shares = share_out(
+            lanes, self._place_of, self._registry.gates, free, self._turn, self._served_last
+        )
+        return self._shares
 
     async def _wait(self) -> None:
         timeout_s = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -30,8 +30,18 @@ def place_of(lane: Lane) -> str | None:
     return None if kind == "unknown" else "thread" if kind == "thread" else "loop"
 
 
-def shared(lanes: Sequence[OpenLane], turn: int = 0, **free: int) -> list[LaneShare]:
-    return share_out(lanes, place_of, gates_of, free, turn)
+def shared(lanes: Sequence[OpenLane], turn: int = 0, after: str = "", **free: int) -> list[LaneShare]:
+    return share_out(lanes, place_of, gates_of, free, turn, {"loop": after})
+
+
+def in_turns(lanes: Sequence[OpenLane], claims: int, loop: int) -> Iterator[list[LaneShare]]:
+    """What one claim after another is given."""
+    after = ""
+    for turn in range(claims):
+        shares = shared(lanes, turn, after, loop=loop)
+        for share in shares:
+            after = share.lane.tenant if place_of(share.lane) == "loop" else after
+        yield shares
 
 
 def rows(shares: Sequence[LaneShare]) -> dict[str, int]:
@@ -90,18 +100,21 @@ def test_places_are_shared_out_apart() -> None:
 
 def test_where_not_all_can_be_served_it_is_in_turn() -> None:
     lanes = [lane(tenant) for tenant in "cab"]
-    served = [list(rows(shared(lanes, turn, loop=2))) for turn in range(4)]
-    assert served == [["a", "b"], ["b", "c"], ["c", "a"], ["a", "b"]]
-    assert {count for turn in range(4) for count in rows(shared(lanes, turn, loop=2)).values()} == {1}
+    served = [list(rows(shared(lanes, after=after, loop=2))) for after in ["", "b", "a", "c", "ab", "z"]]
+    assert served == [["a", "b"], ["c", "a"], ["b", "c"], ["a", "b"], ["b", "c"], ["a", "b"]]
+    assert set(rows(shared(lanes, loop=2)).values()) == {1}
 
 
-def test_the_turn_goes_round_among_those_served_too() -> None:
-    lanes = [lane(tenant) for tenant in "ab"]
-    assert [list(rows(shared(lanes, turn, loop=2))) for turn in range(3)] == [
-        ["a", "b"],
-        ["b", "a"],
-        ["a", "b"],
-    ]
+@given(st.lists(st.integers(1, 9), max_size=60))
+def test_whatever_room_there_is_from_claim_to_claim_all_get_the_same(rooms: list[int]) -> None:
+    lanes = [lane(tenant) for tenant in "abcd"]
+    counts = Counter(dict.fromkeys("abcd", 0))
+    after = ""
+    for turn, room in enumerate(rooms):
+        shares = shared(lanes, turn, after, loop=room)
+        counts.update(rows(shares))
+        after = shares[-1].lane.tenant
+        assert max(counts.values()) - min(counts.values()) <= 1
 
 
 # The lanes of one tenant
@@ -159,7 +172,7 @@ def test_where_all_are_behind_gates_all_are_tried() -> None:
 
 def test_a_tenant_that_is_served_now_and_then_goes_round_its_lanes() -> None:
     lanes = [lane("a"), *(lane("b", f"task {n}") for n in range(2))]
-    served = [tasks(shared(lanes, turn, loop=1))[0] for turn in range(8)]
+    served = [tasks(shares)[0] for shares in in_turns(lanes, 8, loop=1)]
     assert Counter(served) == {"greet": 4, "task 0": 2, "task 1": 2}
 
 
@@ -202,7 +215,7 @@ def test_no_place_is_asked_for_more_than_it_has_and_none_is_wasted(
 @given(LANES.filter(bool), st.integers(1, 5))
 def test_every_lane_of_the_earliest_gets_its_turn(lanes: list[OpenLane], loop: int) -> None:
     mine = [each for each in lanes if place_of(each.lane) == "loop"]
-    served = {share.lane for turn in range(120) for share in shared(lanes, turn, loop=loop)}
+    served = {share.lane for shares in in_turns(lanes, 120, loop) for share in shares}
     for tenant in {each.lane.tenant for each in mine}:
         own = [each for each in mine if each.lane.tenant == tenant]
         first = min(own, key=lambda each: each.head_order_us)

@@ -70,6 +70,7 @@ class BareWorker:
                     lambda _: (),
                     {"loop": rows_max},
                     0,
+                    {},
                 ),
                 after_lane=-1,
                 idle=True,
