@@ -36,6 +36,9 @@ ROOT: Final = Path(__file__).parents[2]
 LEASE_S: Final = 2.0
 PAUSE_S: Final = 4.0
 """Between two deeds of the nemesis, on average: a process needs most of a second to start, and is to do some work."""
+HISTORY: Final = "60s"
+"""How long finished runs are kept. An outcome may wait for the writer while a process is stopped that holds it, and its
+age counts from the end of the attempt: it is to be seen before it is pruned."""
 RATE: Final = 40.0
 """Operations a second of each submitter."""
 
@@ -112,7 +115,7 @@ async def soak(
     seed: int,
     rate: float = RATE,
     pause_s: float = PAUSE_S,
-    history: str = "60s",
+    history: str = HISTORY,
     look_every_s: float = 5.0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Soaked:

@@ -21,7 +21,7 @@ SUCCEEDED_MIN = 100
 async def test_a_short_soak_is_sound_and_bounded(tmp_path: Path) -> None:
     seed = int(os.environ.get("NEMESIS_SEED") or random.SystemRandom().randrange(10**6))
     logging.getLogger(__name__).warning("NEMESIS_SEED=%d", seed)  # shown with a failure
-    result = await soak(tmp_path, seconds=SECONDS, seed=seed, pause_s=2.0, history="3s", look_every_s=1.0)
+    result = await soak(tmp_path, seconds=SECONDS, seed=seed, pause_s=2.0, look_every_s=1.0)
     assert result.violations == []
     assert result.dead_by_themselves == []
     assert sum(result.deeds.values()) >= 3, result.deeds
