@@ -73,6 +73,12 @@ class Site:
     def submitter(self, name: str, *arguments: str) -> Program:
         return Program(self.folder, name, *arguments, module="tests.crash.submitter")
 
+    def is_up(self, program: Program) -> bool:
+        """Whether a process has come as far as its work."""
+        path = self.folder / "up.txt"
+        assert program.process is not None
+        return path.exists() and str(program.process.pid) in path.read_text().split()
+
     @property
     def reached(self) -> list[str]:
         """The armed points at which a process has died or stopped."""

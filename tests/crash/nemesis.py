@@ -6,10 +6,10 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.support import Program
+from tests.support import Program, eventually
 
 KILL, STOP, DRAIN = "kill -9", "stopped past the lease", "SIGTERM"
 DEEDS = {KILL: 5, STOP: 2, DRAIN: 2}
@@ -19,7 +19,8 @@ DEEDS = {KILL: 5, STOP: 2, DRAIN: 2}
 class Nemesis:
     """Haunts some processes, several at once now and then. `spared` are only ever stopped, and go on.
 
-    `pause_s` is how long it leaves them alone, on average, between two deeds.
+    `pause_s` is how long it leaves them alone, on average, between two deeds. One that is started again is mostly
+    left alone until `is_up`: on a busy machine that takes long, and without it nothing would get done.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Nemesis:
         seed: int,
         victims: Sequence[Program],
         *,
+        is_up: Callable[[Program], bool],
         spared: Sequence[Program] = (),
         lease_s: float,
         pause_s: float,
@@ -34,6 +36,7 @@ class Nemesis:
         self._chance = random.Random(f"nemesis {seed}")
         self._victims = list(victims)
         self._spared = list(spared)
+        self._is_up = is_up
         self._lease_s = lease_s
         self._pause_s = pause_s
         self._busy: set[Program] = set()
@@ -90,3 +93,5 @@ class Nemesis:
         await asyncio.to_thread(victim.wait)
         await asyncio.sleep(self._chance.random() * self._pause_s)
         victim.start()
+        if self._chance.random() < 0.8:
+            await eventually(lambda: self._is_up(victim) or not victim.alive, "the start of a process")

@@ -131,7 +131,12 @@ async def soak(
             for program in (steady, *victims, *submitters):
                 stack.enter_context(program)
             nemesis = Nemesis(
-                seed, [*victims, *submitters], spared=[steady], lease_s=LEASE_S, pause_s=pause_s
+                seed,
+                [*victims, *submitters],
+                is_up=site.is_up,
+                spared=[steady],
+                lease_s=LEASE_S,
+                pause_s=pause_s,
             )
             haunting = asyncio.create_task(nemesis.haunt())
             await _watch(site, sampler, nemesis, seconds, look_every_s, tell)

@@ -169,6 +169,7 @@ async def main() -> None:
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with app:
+        workload.tell_that_it_is_up()
         work = asyncio.create_task(submitter.serve(options.count, options.rate))
         ended = asyncio.create_task(told.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)

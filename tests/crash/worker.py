@@ -48,6 +48,7 @@ async def work(lease: float, grace: float) -> None:
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     async with workload.app, workload.app.worker(lease=lease, grace=grace):
+        workload.tell_that_it_is_up()
         await told.wait()
 
 

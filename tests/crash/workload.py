@@ -83,6 +83,12 @@ def call(op: str, ctx: Context) -> None:
         connection.close()
 
 
+def tell_that_it_is_up() -> None:
+    """This process has come as far as its work."""
+    with Path(os.environ["PROGRAM_FOLDER"], "up.txt").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
 # Effects outside
 
 
