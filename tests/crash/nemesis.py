@@ -9,11 +9,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.support import Program, eventually
+from tests.support import Program
 
 KILL, STOP, DRAIN = "kill -9", "stopped past the lease", "SIGTERM"
 DEEDS = {KILL: 5, STOP: 2, DRAIN: 2}
 """What it does, and how often of the sum of them."""
+
+
+LEFT_ALONE_S_MAX = 30
+"""Seconds for which one that starts is left alone, however long it takes."""
 
 
 class Nemesis:
@@ -94,4 +98,7 @@ class Nemesis:
         await asyncio.sleep(self._chance.random() * self._pause_s)
         victim.start()
         if self._chance.random() < 0.8:
-            await eventually(lambda: self._is_up(victim) or not victim.alive, "the start of a process")
+            for _ in range(LEFT_ALONE_S_MAX * 20):
+                if self._is_up(victim) or not victim.alive:
+                    break
+                await asyncio.sleep(0.05)

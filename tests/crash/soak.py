@@ -140,6 +140,7 @@ async def soak(
             )
             haunting = asyncio.create_task(nemesis.haunt())
             await _watch(site, sampler, nemesis, seconds, look_every_s, tell)
+            assert not haunting.done(), f"the nemesis ended by itself: {haunting.exception()!r}"
             haunting.cancel()
             await asyncio.wait([haunting])
             await _stop(submitters)
