@@ -25,6 +25,7 @@ LIMITS = {"limited": 2, "tenant_limited": 1}
 RATE, RATE_US = 3, 2_000_000
 FORGETS_AFTER_US = 1_000_000
 CRASHES_FORGIVEN = 3
+REFUSED = "lineshaft.core.errors.StoreError"
 START_US = 1_767_225_600_000_000
 """What clocks that are right show when a simulation begins."""
 FOLLOWERS = 1_000_000
@@ -333,13 +334,16 @@ def idempotency_keys_are_those_of_the_lineage(case: Case) -> Iterator[str]:
 def attempts_are_charged_for_bodies(case: Case) -> Iterator[str]:
     """No more attempts than the policy allows, and none without a body that ended."""
     charged: Counter[str] = Counter(row[0] for row in case.attempts)
+    # Where the store says that the same would happen again, the attempt ends before its body begins.
+    refused = Counter(row[0] for row in case.attempts if row[2] and REFUSED in row[2])
+    refused.update(run.id for run in case.runs.values() if run.failure and run.failure["type"] == REFUSED)
     for run in case.runs.values():
         if run.attempts > ATTEMPTS.get(run.task, 3):
             yield f"run {run.id} of {run.task} was charged {run.attempts} attempts"
         if charged[run.id] > run.attempts:
             yield f"run {run.id} has {charged[run.id]} attempts on record and {run.attempts} charged"
         visits = case.visits_of(run)
-        if run.attempts > len(visits):
+        if run.attempts - refused[run.id] > len(visits):
             yield f"run {run.id} was charged {run.attempts} attempts for {len(visits)} bodies"
         if run.state == "failed" and run.failure and run.failure["class"] == "error":
             ended = {case.ends.get(visit["visit"]) for visit in visits}

@@ -78,7 +78,8 @@ class Cast:
         self.world.loop.call_later(pause_s, self._start_instead, context=Context())
 
     def _start_instead(self) -> None:
-        if len(self.workers) < self.world.profile.workers or (self.calm and not self.workers):
+        # Once there is calm, one that knows every task has to be there.
+        if self.calm or len(self.workers) < self.world.profile.workers:
             self.start_worker()
 
     async def _work(self, member: Member) -> None:
