@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CODEC = (
+    "tests/unit/core/test_payloads.py",
     "tests/unit/core/test_codec.py",
     "tests/unit/core/test_comparison.py",
     "tests/property/test_codec.py",
@@ -50,5 +51,26 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "core/policies.py",
         "ceiling_s = min(self.maximum_s, self.initial_s * self.factor ** min(attempt - 1, (65)))",
     ): "any exponent will do that is large and does not overflow",
+    (
+        "core/codec/wording.py",
+        'text = text[: EXTRACT_CHARS_MAX + (2)].encode("utf-8", "backslashreplace").decode("utf-8")',
+    ): "it is cut again below; this keeps what is encoded from being huge",
+    (
+        "core/codec/wording.py",
+        "problems = error.errors(include_url=False, include_context=(True))",
+    ): "what that adds is not read",
+    (
+        "core/codec/canonical.py",
+        "items = zip(value.values(), document.items(), strict=(False))",
+    ): "both are known to be of one length",
+    (
+        "core/codec/codecs.py",
+        "if (len(payload) >= 2 * PAYLOAD_DEPTH_MAX) and is_deeper_than(payload, PAYLOAD_DEPTH_MAX):",
+    ): "a payload of just that length cannot be deeper",
+    (
+        "core/threads.py",
+        "def shutdown(self, wait: bool = False, *, cancel_futures: bool = (True)) -> None:"
+        "  # noqa: ARG002 - nothing queues",
+    ): "no call is ever queued, so there is none to be cancelled",
 }
 """Lines with a fault in them that no test can tell, or should tell, from the line as it is, and why."""

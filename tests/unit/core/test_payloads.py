@@ -6,16 +6,17 @@ import enum
 import json
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from inspect import Parameter
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from lineshaft.core.codec import ValueCodec
+from lineshaft.core.codec import ArgumentsCodec, ValueCodec, digest
 from lineshaft.core.codec.canonical import is_deeper_than, with_sets_in_order
 from lineshaft.core.codec.wording import EXTRACT_CHARS_MAX, PROBLEMS_MAX, cause_of, cut, extract, path_text
-from lineshaft.core.errors import InvalidArguments, NotEncodable
+from lineshaft.core.errors import DeclarationError, InvalidArguments, NotEncodable
 
 
 class Name(enum.StrEnum):
@@ -42,6 +43,9 @@ class Order(BaseModel):
 
 class Raw(BaseModel):
     data: bytes
+
+
+Weight = NewType("Weight", float)
 
 
 def twin() -> type[BaseModel]:
@@ -134,6 +138,37 @@ def test_members_of_one_kind_are_found_by_what_fits() -> None:
     hint = list[int] | list[str] | None
     assert payload(hint, [1]) == '{"$member":"list[int]","value":[1]}'
     assert payload(hint, ["a"]) == '{"$member":"list[str]","value":["a"]}'
+
+
+def test_the_order_of_pairs_does_not_count_wherever_they_are() -> None:
+    codec = ValueCodec("the arguments", list[dict[Decimal, int]])
+    one, two, three = Decimal(1), Decimal(2), Decimal(3)
+    first = digest(codec.encode([{one: 1, two: 2}, {}]))
+    assert digest(codec.encode([{two: 2, one: 1}, {}])) == first
+    assert digest(codec.encode([{one: 1, three: 2}, {}])) != first
+    assert digest(codec.encode([{}, {one: 1, two: 2}])) != first
+
+
+def test_new_types_are_what_they_stand_for() -> None:
+    assert payload(Weight, 1.0) == "1.0"
+    assert payload(dict[Weight, int], {Weight(1.5): 1}) == '{"$pairs":[[1.5,1]]}'
+
+
+def test_none_fits_where_it_is_the_default_only() -> None:
+    def codec(default: Any) -> ArgumentsCodec:
+        return ArgumentsCodec(
+            "greet", [Parameter("a", Parameter.KEYWORD_ONLY, default=default, annotation=int)]
+        )
+
+    assert codec(None).bind([], {"a": None}) == {"a": None}
+    with pytest.raises(InvalidArguments):
+        codec(5).bind([], {"a": None})
+
+
+def test_a_default_that_would_not_survive_is_refused_when_built() -> None:
+    default = Parameter("a", Parameter.KEYWORD_ONLY, default=object(), annotation=Any)
+    with pytest.raises(DeclarationError, match="The defaults of task 'greet' cannot be used"):
+        ArgumentsCodec("greet", [default]).build()
 
 
 # What is read

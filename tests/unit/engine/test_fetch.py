@@ -209,6 +209,13 @@ async def test_what_is_due_wakes_it(bench: Bench) -> None:
     assert bench.fetcher._next_due_us is None
 
 
+async def test_what_was_due_is_forgotten_where_nothing_may_be_claimed(bench: Bench) -> None:
+    """It would wait for nothing, again and again."""
+    bench.room = {"loop": 0}
+    bench.fetcher.due_at(bench.clock.now_us() + 1_000)
+    await eventually(lambda: bench.fetcher._next_due_us is None)
+
+
 # A store that is away
 
 

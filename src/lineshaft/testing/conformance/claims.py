@@ -274,6 +274,8 @@ class Claims(Settling, Limits):
         await hand.store.report([(claimed.id, b"[1,3]"), (claimed.id, b"[2,3]")])
         await hand.store.report([("no-such-run", b"[9,9]")])
         assert await world.other.progress(claimed.id) == b"[2,3]"
+        await hand.store.report([(claimed.id, b"[3,3]")])
+        assert await world.other.progress(claimed.id) == b"[3,3]"
         assert await world.other.progress("no-such-run") is None
         await hand.succeed(claimed)
         assert await world.other.progress(claimed.id) is None
