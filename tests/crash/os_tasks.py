@@ -54,7 +54,7 @@ def hog_in_child(mebibytes: int) -> int:
 
 
 def _use(mebibytes: int) -> int:
-    """Use so much memory, page by page, and keep it for a moment."""
+    """Use so much memory, page by page, and keep it until somebody notices."""
     held = [bytearray(os.urandom(1_024) * 1_024) for _ in range(mebibytes)]
-    time.sleep(0.2)
+    time.sleep(60)
     return len(held)
