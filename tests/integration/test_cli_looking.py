@@ -95,7 +95,7 @@ def test_rates(here: Path, lineshaft: Command) -> None:
         shown = lineshaft("queues", "show", "paced").out
         assert "1 in 1 h" in shown
         assert "9 in 1 m" in shown
-        assert "opens in 59 m" in shown
+        assert re.search("opens in (59 m|1 h)", shown)
         run_id = submitted(here, 'paced.submit(tenant="acme")')
         assert lineshaft("why", run_id, "--json").document["reason"] == "rate"
         assert serving.process.poll() is None

@@ -11,7 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lineshaft import App, Concurrency, Task
+from lineshaft.core import bounds
 from lineshaft.engine.worker import Worker
 from tests.support import eventually, new_app, results_of
 
@@ -100,3 +103,19 @@ async def test_a_flood_of_one_tenant_does_not_keep_others_waiting(tmp_path: Path
                 assert last - accepted <= 50 + 3 * AT_ONCE
                 served.clear()
             assert worker.failed == 0
+
+
+async def test_more_tenants_than_a_claim_looks_at_are_all_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "LANES_VISITED_MAX", 4)
+    app = new_app(tmp_path)
+    served: list[str] = []
+    work = working_on(app, served)
+    tenants = [f"tenant-{number:02}" for number in range(16)]
+    async with app:
+        await work.submit_many(tenants * 30)
+        async with app.worker(concurrency=Concurrency(on_loop=2)):
+            await eventually(lambda: len(served) >= 160)
+    counts = Counter(served[:160])
+    assert all(5 <= counts[tenant] <= 20 for tenant in tenants), counts

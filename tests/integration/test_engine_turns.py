@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from pydantic import BaseModel, field_validator
 
 from lineshaft import RunCancelled, RunTimedOut, State
+from lineshaft.core.clock import SystemClock
+from lineshaft.engine.attempt import Attempt
+from lineshaft.engine.turns import Turns
 from tests.support import error_of, new_app, reaches, results_of, working
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+class Named(BaseModel):
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def note(cls, name: str) -> str:
+        if name == "first":
+            WHO.set(name)
+        return name
 
 
 async def test_attempts_that_never_wait_share_a_task_but_no_context(tmp_path: Path) -> None:
@@ -147,3 +166,36 @@ async def test_a_drain_hands_back_those_that_have_not_begun(tmp_path: Path) -> N
         async with app.worker():
             assert await results_of(runs) == list(range(500))
     assert sorted(began) == list(range(500)), "none began twice"
+
+
+async def test_what_a_validator_sets_stays_with_its_run(tmp_path: Path) -> None:
+    app = new_app(tmp_path)
+
+    @app.task
+    async def look(named: Named) -> str:
+        return WHO.get()
+
+    async with app:
+        runs = await look.submit_many([Named(name=name) for name in ("first", "second", "third")])
+        WHO.set("nobody")
+        async with app.worker():
+            assert await results_of(runs) == ["first", "nobody", "nobody"]
+
+
+async def test_many_that_wait_begin_within_a_few_turns_of_the_loop(tmp_path: Path) -> None:
+    began: list[int] = []
+    turn = 0
+
+    async def execute(attempt: Attempt) -> None:
+        began.append(turn)
+        assert attempt.waits is not None
+        attempt.waits()
+        await asyncio.Event().wait()
+
+    Turns(SystemClock(), execute).start(deque(cast("Attempt", SimpleNamespace()) for _ in range(200)))
+    while len(began) < 200:
+        turn += 1
+        await asyncio.sleep(0)
+    assert max(began) < 12
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()

@@ -132,7 +132,7 @@ class Execution:
         try:
             if task.run_in == "process":
                 return await self._in_process(attempt)
-            values = task.arguments.decode(attempt.run.args)
+            values = attempt.context.run(task.arguments.decode, attempt.run.args)
         except InvalidArguments as error:
             return self.parked(attempt, error)
         if task.signature.context is not None:
@@ -156,7 +156,7 @@ class Execution:
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: let through, they would end the loop and all that runs on it.
             return self.failed(attempt, raised(error))
-        return self.returned(attempt, value)
+        return attempt.context.run(self.returned, attempt, value)
 
     async def in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Call in a thread. If it is given up before it returns, the thread stays busy and is counted so."""
@@ -318,7 +318,8 @@ class Execution:
             place_in_lane_us(due_us, run.priority),
             attempt.slots,
             run.key is not None,
-            attempt.reported or run.fence > 1,
+            # A thread that is not waited for any more may still report.
+            attempt.reported or attempt.stopped or run.fence > 1,
         )
 
 

@@ -30,11 +30,12 @@ def share_out(
     gates_of: Callable[[Lane], tuple[Gate, ...]],
     free: Mapping[str, int],
     turn: int,
-    after: Mapping[str, str],
+    after: Mapping[str, str] | None,
 ) -> list[LaneShare]:
     """What each lane may give. `place_of` names where a lane's runs execute, None where they cannot; `free` says
     how many runs each place takes now. Where not all can be served, those come first that follow the tenant who was
-    served last at that place, `after`; `turn` is counted up, and rotates the lanes of one tenant.
+    served last at that place, `after`; without that, tenants come in the order of the lanes (see `served_up_to`).
+    `turn` is counted up, and rotates the lanes of one tenant.
     """
     by_place: dict[str, dict[str, list[OpenLane]]] = {}
     for lane in lanes:
@@ -44,9 +45,11 @@ def share_out(
     shares: list[LaneShare] = []
     for place, tenants in by_place.items():
         quantum, served = divmod(free[place], len(tenants))
-        names = sorted(tenants)
-        start = bisect_right(names, after.get(place, ""))
-        names = names[start:] + names[:start]
+        names = list(tenants)
+        if after is not None:
+            names.sort()
+            start = bisect_right(names, after.get(place, ""))
+            names = names[start:] + names[:start]
         lanes_turn = turn
         if quantum == 0:
             # By the turn itself a tenant could meet the same lane whenever it is served.
@@ -55,6 +58,27 @@ def share_out(
         for name in names:
             shares += _of_tenant(tenants[name], min(quantum, bounds.CLAIM_ROWS_MAX), gates_of, lanes_turn)
     return shares
+
+
+def served_up_to(
+    lanes: Sequence[OpenLane], shares: Sequence[LaneShare], place_of: Callable[[Lane], str | None]
+) -> int | None:
+    """The lane behind which the next claim has to begin, where some tenants could not be served; None elsewhere.
+
+    For claims that see only some of all lanes: going on behind the last lane seen, and by tenant among those, can
+    keep in step so that some tenants never come up.
+    """
+    shared = {(place_of(share.lane), share.lane.tenant) for share in shares}
+    last: dict[str | None, int] = {}
+    left: set[str | None] = set()
+    for position, lane in enumerate(lanes):
+        place = place_of(lane.lane)
+        if (place, lane.lane.tenant) not in shared:
+            left.add(place)
+        elif place not in left:
+            last[place] = position
+    positions = [last[place] for place in left if place in last]
+    return lanes[min(positions)].lane.id if positions else None
 
 
 def _of_tenant(

@@ -10,7 +10,7 @@ from typing import Protocol
 from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
-from lineshaft.engine.fairness import share_out
+from lineshaft.engine.fairness import served_up_to, share_out
 from lineshaft.engine.registry import Registry
 from lineshaft.store.port import Claims, Leases
 from lineshaft.store.values import Claimed, ClaimReply, ClaimRequest, Held, Lane, LaneShare, OpenLane
@@ -86,8 +86,9 @@ class Fetcher:
         self._after_lane = -1
         self._round = _Round()
         self._turn = 0
+        self._lanes: Sequence[OpenLane] = ()
         self._shares: list[LaneShare] = []
-        """What was planned last."""
+        """What was planned last, of which lanes."""
         self._served_last: dict[str, str] = {}
         """The tenant that was served last at each place."""
         self._next_due_us: int | None = None
@@ -121,7 +122,6 @@ class Fetcher:
                 pause_s = 0.05
                 self.failing_since_s = None
             except LineshaftError as error:
-                self._in_doubt = True
                 if self.failing_since_s is None:
                     self.failing_since_s = self._clock.monotonic_s()
                     _log.warning("Claiming waits for the store: %s", error)
@@ -162,18 +162,32 @@ class Fetcher:
             # A worker that is never idle takes them beside its work in the end: they are more likely innocent.
             idle=idle or waited_s > bounds.SUSPECTS_PATIENCE_S,
         )
+        # Whatever happens now: until its runs are taken, nobody knows what this claim holds.
+        self._in_doubt = True
         reply: ClaimReply = await self._store.claim(request)
         round_goes_on = self._round.goes_on(self._after_lane, reply)
-        self._after_lane = reply.last_lane
-        for share in self._shares:
-            self._served_last[self._place_of(share.lane) or ""] = share.lane.tenant
+        self._after_lane = self._goes_on_behind(reply)
         self._next_due_us = self._round.next_due_us
         self._attend_suspects(reply, idle, now_s)
         # What a place that is full would have got is left behind, though nobody looked.
         self.backlog = reply.more or any(room <= 0 for room in free.values())
         if reply.runs:
             self._take(reply.runs, worker)
+        self._in_doubt = False
         return round_goes_on and self._may_claim()
+
+    def _goes_on_behind(self, reply: ClaimReply) -> int:
+        """The lane behind which the next claim begins: each tenant is to come up as often as the others."""
+        served = {run.lane.tenant for run in reply.runs}
+        shares = [share for share in self._shares if share.lane.tenant in served]
+        if self._after_lane < 0:
+            for share in shares:
+                self._served_last[self._place_of(share.lane) or ""] = share.lane.tenant
+        elif reply.last_lane >= 0:
+            last = served_up_to(self._lanes, shares, self._place_of)
+            if last is not None:
+                return last
+        return reply.last_lane
 
     def _attend_suspects(self, reply: ClaimReply, idle: bool, now_s: float) -> None:
         if not reply.suspects_wait:
@@ -196,9 +210,9 @@ class Fetcher:
         """Called by the store inside its transaction, on whatever thread that has."""
         if self._queues:
             lanes = [lane for lane in lanes if lane.lane.queue in self._queues]
-        self._shares = share_out(
-            lanes, self._place_of, self._registry.gates, free, self._turn, self._served_last
-        )
+        after = self._served_last if self._after_lane < 0 else None
+        self._lanes = lanes
+        self._shares = share_out(lanes, self._place_of, self._registry.gates, free, self._turn, after)
         return self._shares
 
     async def _wait(self) -> None:

@@ -41,6 +41,9 @@ class Turns:
         def hand_on() -> None:
             nonlocal waited
             waited = True
+            # In two parts, so that of many that wait the last begins after a few turns of the loop.
+            first = deque(attempts.popleft() for _ in range(len(attempts) // 2))
+            self.start(first)
             self.start(attempts)
 
         try:

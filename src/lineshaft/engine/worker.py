@@ -81,6 +81,8 @@ class Worker:
         self._grace_s = grace_s
         self._pool: PoolOfProcesses | None = None
         self._in_flight: dict[tuple[str, int], Attempt] = {}  # by run and fence: an old attempt may linger
+        self._given_back: set[tuple[str, int]] = set()
+        """Runs held without our knowledge, on their way back to the queue."""
         self._progress: dict[str, Progress] = {}
         self._background = Background()
         self._cancels = asyncio.Event()
@@ -268,8 +270,10 @@ class Worker:
         """Return what is held and not in flight. What was settled since it was read is protected by its fence."""
         now_us = self._clock.now_us()
         for run in held:
-            if (run.id, run.fence) in self._in_flight:
+            key = run.id, run.fence
+            if key in self._in_flight or key in self._given_back:
                 continue
+            self._given_back.add(key)
             _log.warning("Run %s goes back: the reply to its claim was lost.", run.id)
             self._settler.put(
                 Outcome(
@@ -290,7 +294,9 @@ class Worker:
         """Outcomes are durable: make room, tell who waits, look for more."""
         opened = False
         for outcome in outcomes:
-            attempt = self._in_flight.pop((outcome.run_id, outcome.fence), None)
+            key = outcome.run_id, outcome.fence
+            attempt = self._in_flight.pop(key, None)
+            self._given_back.discard(key)
             if attempt is not None:
                 self._room.add(attempt.place, -1)
                 opened = opened or attempt.submitted

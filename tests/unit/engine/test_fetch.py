@@ -177,8 +177,11 @@ async def test_each_claim_goes_on_behind_who_was_served_last(bench: Bench) -> No
     async def claim(request: ClaimRequest) -> ClaimReply:
         lanes = [OpenLane(Lane("default", "greet", "1", tenant), 0) for tenant in "abc"]
         lanes.append(OpenLane(Lane("elsewhere", "greet", "1", "z"), 0))
-        shared.extend(each.lane.tenant for each in request.plan(lanes))
-        return NOTHING
+        shares = request.plan(lanes)
+        shared.extend(each.lane.tenant for each in shares)
+        return ClaimReply(
+            [a_run()._replace(lane=each.lane) for each in shares], -1, False, None, suspects_wait=False
+        )
 
     bench.claim = claim  # type: ignore[method-assign]
     for room in (1, 4, 1, 2, 4, 1):

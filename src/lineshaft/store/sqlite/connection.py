@@ -88,6 +88,11 @@ def _write_ahead(connection: OwnConnection) -> None:
         threading.Event().wait(0.01)
 
 
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether reading, writing or a sync failed, as opposed to what was asked for."""
+    return (getattr(error, "sqlite_errorname", None) or "").startswith("SQLITE_IOERR")
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours."""

@@ -74,8 +74,8 @@ class StoreFiles:
     def _log_bytes(self) -> int:
         try:
             return os.stat(self._log).st_size
-        except FileNotFoundError:
-            return 0
+        except OSError:
+            return 0  # it is not there yet, or cannot be looked at: then it is no time for a checkpoint
 
     def bytes_in_all(self) -> int:
         """Size of the database and its log."""

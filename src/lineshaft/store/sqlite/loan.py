@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lineshaft.core.errors import StoreError, TransactionRefused, TransactionTooLong
 from lineshaft.core.host import Event
-from lineshaft.store.sqlite.connection import OwnConnection, translate
+from lineshaft.store.sqlite.connection import OwnConnection, is_of_the_disk, translate
 
 _log = logging.getLogger("lineshaft")
 
@@ -113,6 +113,8 @@ class Loan:
         self._revoked = False
         self._lost: StoreError | None = None
         """Why everything was rolled back, if an error did that."""
+        self.met_failing_disk = False
+        """Whether that was an error of the disk, such as a sync that failed."""
 
     @property
     def path(self) -> Path:
@@ -169,6 +171,7 @@ class Loan:
                     raise self._too_late() from error
                 if name == "SQLITE_AUTH":
                     raise translate(error, self._lent.path) from error
+                self.met_failing_disk = self.met_failing_disk or is_of_the_disk(error)
                 if name.startswith(_SPOILING) or isinstance(error, MemoryError):
                     self._lose(translate(error, self._lent.path))
                 raise
@@ -205,6 +208,7 @@ class Loan:
             try:
                 self._lent.control(_COMMIT)
             except (sqlite3.Error, MemoryError) as error:
+                self.met_failing_disk = self.met_failing_disk or is_of_the_disk(error)
                 self._lose(translate(error, self._lent.path))
                 raise self._too_late() from error
             self._end()
@@ -216,11 +220,6 @@ class Loan:
                 self._end()
 
     abandon = finish
-
-    @property
-    def was_lost(self) -> bool:
-        """Whether an error of the store ended it, such as a commit whose sync failed."""
-        return self._lost is not None
 
     @property
     def is_over(self) -> bool:

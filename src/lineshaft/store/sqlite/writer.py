@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from lineshaft.core import bounds
 from lineshaft.core.errors import StoreFull, StoreUnavailable
 from lineshaft.core.host import Event, Threading
-from lineshaft.store.sqlite.connection import translate
+from lineshaft.store.sqlite.connection import is_of_the_disk, translate
 from lineshaft.store.sqlite.files import StoreFiles
 from lineshaft.store.sqlite.loan import LentConnection, Loan
 from lineshaft.store.values import News
@@ -268,7 +268,12 @@ class Writer:
     def _checkpoint(self) -> None:
         try:
             with self._files.gate.entered():
-                self._files.checkpoint(self._connection)
+                try:
+                    self._files.checkpoint(self._connection)
+                except sqlite3.Error as error:
+                    if is_of_the_disk(error):
+                        self._doubt_log()
+                    raise
         except (sqlite3.Error, OSError) as error:
             # The log keeps what the database could not take; the next checkpoint carries on.
             _log.warning("The log of %s cannot be checkpointed now: %s", self._files.path, error)
@@ -297,12 +302,19 @@ class Writer:
             self._connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
-            self._log_in_doubt = self._log_in_doubt or _is_of_the_disk(error)
-            if self._log_in_doubt and not self._broken:
-                # Now, if it can be, while no other process can write behind the gap.
-                with suppress(StoreUnavailable, sqlite3.Error):
-                    self._start_log_over()
+            if is_of_the_disk(error):
+                self._doubt_log()
             raise
+
+    def _doubt_log(self) -> None:
+        """Something of the disk failed. Start the log over at once if that can be, else before the next commit.
+
+        The caller holds the gate, so that no other process writes behind the gap.
+        """
+        self._log_in_doubt = True
+        if not self._broken:
+            with suppress(StoreUnavailable, sqlite3.Error):
+                self._start_log_over()
 
     def _start_log_over(self) -> None:
         """Copy the log into the database after a sync of it that failed, and begin it anew.
@@ -369,7 +381,8 @@ class Writer:
                 wanted.loan.open()
                 _soon(wanted.loop, _grant, wanted)
                 wanted.loan.wait_until_returned()
-                self._log_in_doubt = self._log_in_doubt or wanted.loan.was_lost
+                if wanted.loan.met_failing_disk:
+                    self._doubt_log()
         except BaseException as error:
             # Of no effect for one that was granted; it has ended then.
             _soon(wanted.loop, _refuse, wanted, self._translated(error))
@@ -400,10 +413,6 @@ def _flushes(writes: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
 
 def _closed() -> StoreUnavailable:
     return StoreUnavailable("The store is closed.")
-
-
-def _is_of_the_disk(error: BaseException) -> bool:
-    return (getattr(error, "sqlite_errorname", None) or "").startswith("SQLITE_IOERR")
 
 
 class _ContentError(Exception):
