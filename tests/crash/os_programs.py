@@ -122,8 +122,8 @@ async def flooder(*, count: str, delay: str) -> None:
         tell("flooded", len(runs), due.timestamp())
 
 
-async def unlucky() -> None:
-    """Claim, fail to submit since nothing can be synced, and submit once more."""
+async def unlucky(*, at: str = "submit") -> None:
+    """Claim, fail to submit or to checkpoint since nothing can be synced, and submit once more."""
     store = SqliteStore(sqlite_path(os.environ["LINESHAFT_STORE"]))
     world = World(VirtualClock(), lambda: asyncio.sleep(0, store))
     world.store = world.other = store
@@ -131,8 +131,11 @@ async def unlucky() -> None:
     hand = await world.worker()
     await hand.claim(rows_max=1)
     _have_syncs_fail(True)
-    with suppress(LineshaftError):
-        await world.submitted(world.new())
+    if at == "checkpoint":
+        store._writer._checkpoint()
+    else:
+        with suppress(LineshaftError):
+            await world.submitted(world.new())
     _have_syncs_fail(False)
     tell("accepted", "greet", [[run_id, 0] for run_id in await world.submitted(world.new())])
     await store.close()

@@ -199,12 +199,13 @@ def test_a_weaker_setting_is_found_out(tmp_path: Path) -> None:
     assert any("outcomes are forgotten" in what for what in broken)
 
 
-def test_a_sync_that_failed_takes_no_earlier_commit_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["submit", "checkpoint"])
+def test_a_sync_that_failed_takes_no_earlier_commit_with_it(tmp_path: Path, at: str) -> None:
     """On a system that takes pages for written after a sync that failed (Linux with ext4 or XFS)."""
     recorded = {"OS_RECORD_DISK": "1", "OS_SYNC_FAILS": str(tmp_path / "fault")}
     with Scenario(tmp_path) as scenario:
         scenario.make_store(environment=recorded)
-        assert scenario.start("unlucky", "unlucky", environment=recorded).wait(PATIENCE_S) == 0
+        assert scenario.start("unlucky", "unlucky", environment=recorded, at=at).wait(PATIENCE_S) == 0
     disk, promises = ForgetfulDisk(random.Random("treachery"), treacherous=True), Promises()
     happened = list(entries(scenario.record))
     accepted = max(place for place, entry in enumerate(happened) if entry.name == "accepted")

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from lineshaft.core import bounds
 from lineshaft.core.errors import (
@@ -446,3 +448,24 @@ async def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
         SqliteStore(path)
     assert "lineshaft restore" in refused.value.hint
     assert not refused.value.retryable
+
+
+async def test_an_error_of_a_body_beside_a_reader_stops_nobody(world: World) -> None:
+    reader = world.store.connect()
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM lineshaft_run").fetchall()
+
+    async def conflict() -> None:
+        async with world.store.transaction() as tx:
+            session = tx.session()
+            session.execute(text("CREATE TABLE once (id INTEGER PRIMARY KEY)"))
+            session.execute(text("INSERT INTO once VALUES (1)"))
+            with suppress(IntegrityError):
+                session.execute(text("INSERT OR ROLLBACK INTO once VALUES (1)"))
+            tx.commit()
+
+    with pytest.raises(TransactionRefused):
+        await conflict()
+    # The log need not start over for that, which the reader would keep it from.
+    await world.submitted()
+    reader.close()

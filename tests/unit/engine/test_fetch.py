@@ -118,6 +118,14 @@ async def test_what_a_failed_claim_may_have_taken_is_given_back(bench: Bench) ->
     assert bench.given_back == [HELD], "once"
 
 
+async def test_a_claim_that_ends_in_an_error_of_ours_is_in_doubt_too(bench: Bench) -> None:
+    bench.replies = [RuntimeError("a fault")]
+    with pytest.raises(RuntimeError):
+        await bench.fetcher._claim(WORKER)
+    await bench.claims(NOTHING)
+    assert bench.given_back == [HELD]
+
+
 async def test_it_claims_again_at_once_while_there_is_more(bench: Bench) -> None:
     assert len(await bench.claims(gives(more=True), gives(more=True), gives())) == 3
     assert len(bench.taken) == 3
