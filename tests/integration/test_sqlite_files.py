@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lineshaft.core import bounds
 from lineshaft.core.errors import (
     InvalidSetting,
     LineshaftError,
@@ -402,3 +403,26 @@ async def test_a_closed_store_refuses_clearly(tmp_path: Path) -> None:
         with pytest.raises(LineshaftError, match="closed"):
             await use()
     await world.store.close()
+
+
+# Where payloads lie
+
+
+async def test_payloads_beyond_a_bound_lie_in_a_table_of_their_own(tmp_path: Path) -> None:
+    world = await a_world(tmp_path / "store.db")
+    small, large = (b'"' + b"x" * (bounds.INLINE_BYTES_MAX - 2 + more) + b'"' for more in (0, 1))
+    for payload, rows in ((small, []), (large, [("args",), ("result",)])):
+        [run_id] = await world.submitted(world.new(args=payload))
+        hand = await world.worker()
+        claimed = await hand.take_one()
+        assert claimed.args == payload
+        assert await hand.settle(hand.ended(claimed, result=payload)) == [True]
+        assert (await world.view(run_id)).result == payload
+        connection = world.store.connect()
+        found = connection.execute(
+            "SELECT kind FROM lineshaft_payload WHERE run_id = ? ORDER BY kind", (run_id,)
+        ).fetchall()
+        connection.close()
+        assert found == rows
+        await world.store.unregister(hand.id)
+    await world.close()

@@ -304,6 +304,7 @@ def test_the_cause_of_an_error() -> None:
         (("a", "b", 3, "c d"), "a.b[3][c d]"),
         ((3, "a"), "[3].a"),
         (("a", "[key]", "function-after[f()]"), "a"),
+        (("a", "[key]", "b"), "a.b"),
         (((1, 2), "a"), "[?].a"),
     ],
 )

@@ -279,3 +279,13 @@ class Claims(Settling, Limits):
         assert await world.other.progress("no-such-run") is None
         await hand.succeed(claimed)
         assert await world.other.progress(claimed.id) is None
+
+    async def test_progress_goes_with_a_run_that_is_cancelled_between_attempts(self, world: World) -> None:
+        await world.submitted()
+        hand = await world.worker()
+        claimed = await hand.take_one()
+        await hand.store.report([(claimed.id, b"[1,3]")])
+        assert await hand.settle(hand.handed_back(claimed)) == [True]
+        assert await world.other.progress(claimed.id) == b"[1,3]"
+        assert await world.store.cancel(claimed.id, world.clock.now_us()) is State.CANCELLED
+        assert await world.other.progress(claimed.id) is None
