@@ -171,6 +171,11 @@ def test_a_default_that_would_not_survive_is_refused_when_built() -> None:
         ArgumentsCodec("greet", [default]).build()
 
 
+def test_a_value_that_fits_no_member_is_refused() -> None:
+    with pytest.raises(NotEncodable, match=r"fits none of list\[int\], list\[str\]"):
+        ValueCodec("the result", list[int] | list[str]).encode({"a": 1})
+
+
 # What is read
 
 
