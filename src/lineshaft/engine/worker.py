@@ -81,8 +81,7 @@ class Worker:
         self._grace_s = grace_s
         self._pool: PoolOfProcesses | None = None
         self._in_flight: dict[tuple[str, int], Attempt] = {}  # by run and fence: an old attempt may linger
-        self._given_back: set[tuple[str, int]] = set()
-        """Runs held without our knowledge, on their way back to the queue."""
+        self._given_back: set[tuple[str, int]] = set()  # held without our knowledge, on their way back
         self._progress: dict[str, Progress] = {}
         self._background = Background()
         self._cancels = asyncio.Event()
