@@ -66,6 +66,11 @@ class Registry:
     def tasks(self) -> Iterable[Declaration]:
         return self._tasks.values()
 
+    def build(self) -> None:
+        """Resolve the hints of all tasks and build their codecs, as a worker does before it claims anything."""
+        for task in self._tasks.values():
+            task.build()
+
     def queue_limits(self, queue: str) -> tuple[Limit | Rate, ...]:
         declared = self._queues.get(queue)
         return () if declared is None else declared.limits

@@ -94,8 +94,7 @@ class Worker:
         """Runs that ended here."""
         self.failed = 0
 
-        for task in registry.tasks():
-            task.build()
+        registry.build()
         self._room = Places(registry, self._concurrency)
         self._settler = Settler(store, clock, self._settled)
         self._threads = Threads("lineshaft-run")
