@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -16,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lineshaft import Run
+from lineshaft.core.errors import StoreError
 from tests.crash import points, workload
 from tests.crash.workload import KINDS, app
 
+_log = logging.getLogger(__name__)
 FOLDER = Path(os.environ.get("PROGRAM_FOLDER", "."))
 
 SHARES = {
@@ -116,6 +119,18 @@ class Submitter:
         return op
 
     async def submit(self, op: str, *, keyed: bool, delay: float = 0.0) -> None:
+        """Submit until it is accepted; without a key once, since nobody could tell whether it was."""
+        while True:
+            try:
+                await self.submit_once(op, keyed=keyed, delay=delay)
+            except StoreError as error:
+                # Stopped in the middle of a transaction for longer than that may last, say.
+                _log.warning("%s was not accepted: %s", op, error)
+                if keyed:
+                    continue
+            return
+
+    async def submit_once(self, op: str, *, keyed: bool, delay: float) -> None:
         kind, name, _ = op.split("/")
         options = {
             "key": op if keyed else None,

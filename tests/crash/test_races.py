@@ -12,6 +12,7 @@ from pathlib import Path
 from lineshaft import App, AsyncTransaction, Context, Run, RunCancelled, State, Transaction
 from lineshaft.core.clock import SystemClock
 from lineshaft.core.errors import RunTimedOut
+from lineshaft.engine.worker import DEADLINE_LOOK_S
 from lineshaft.store.sqlite.store import SqliteStore
 from tests.crash.harness import Site
 from tests.crash.workload import EDGE_S
@@ -82,8 +83,8 @@ async def test_one_outcome_however_many_want_to_decide_it(tmp_path: Path) -> Non
         assert _execute(tmp_path, "SELECT count(*) FROM lineshaft_run") == [(0,)]
         assert _execute(tmp_path, _WRONG_ROWS) == []
     assert ends.keys() == {State.SUCCEEDED, State.CANCELLED, State.FAILED}, "each of them won sometimes"
-    assert min(ends.values()) >= ROUNDS, ends
-    assert sum(fence > 1 for _, fence, *_ in seen.values()) >= ROUNDS, "some were rescued first"
+    assert min(ends.values()) >= 5, ends
+    assert sum(fence > 1 for _, fence, *_ in seen.values()) >= 5, "some were rescued first"
 
 
 _HISTORY = "SELECT id, state, fence, attempts, started_us, finished_us FROM lineshaft_run_history"
@@ -104,8 +105,8 @@ def _execute(folder: Path, statement: str, *parameters: object) -> list[tuple[ob
 
 async def _submit(app: App, chance: random.Random) -> list[Run[str]]:
     plain, booked = app.tasks  # type: ignore[attr-defined]
-    # Some end before their timeout, some after it, most at about the same time.
-    times = [INSTANT_S * chance.uniform(0.3, 1.7) for _ in range(RUNS)]
+    # Timeouts are looked at every now and then: half of these end before that, and half would end after it.
+    times = [INSTANT_S * chance.uniform(0.3, 1.7) + chance.choice((0, DEADLINE_LOOK_S)) for _ in range(RUNS)]
     return [*await plain.submit_many(times), *await booked.submit_many(times[:4])]
 
 
