@@ -79,6 +79,8 @@ def payload(hint: Any, value: Any) -> str:
         (float, float("inf"), '"Infinity"'),
         (float, 1.0, "1.0"),
         (set[int], {3, 1, 2}, "[1,2,3]"),
+        (list, [1, "a"], '[1,"a"]'),
+        (dict, {"a": [1]}, '{"a":[1]}'),
         (UUID, UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
         (Order, Order(cents=5), '{"cents":5}'),
     ],
@@ -97,7 +99,7 @@ PLAIN: list[tuple[Any, Any, str]] = [
     (dict[str, int] | list[int], {"a": 1}, '{"a":1}'),
     (Literal[1, 2] | str, 1, "1"),
     (Literal[1] | Literal["a"], "a", '"a"'),
-    (Annotated[int, Field(gt=0)] | Annotated[str, Field(min_length=1)] | None, None, "null"),
+    (Annotated[int, "one"] | Annotated[str, "other"], 5, "5"),
     (float | int | None, None, "null"),
 ]
 """Unions whose members cannot be taken for each other in JSON, and what is None in others."""
@@ -118,6 +120,7 @@ TAGGED: list[tuple[Any, Any, str, str]] = [
     (float | str, 1.5, "float", "1.5"),
     (bytes | str, b"a", "bytes", '"YQ=="'),
     (Annotated[int, "more"] | Decimal, Decimal(1), "Decimal", '"1"'),
+    (Annotated[int, "one", "more"] | str, 5, "int", "5"),
     (Plain | int, Plain.X, "Plain", '"x"'),
 ]
 
@@ -147,6 +150,10 @@ def test_the_order_of_pairs_does_not_count_wherever_they_are() -> None:
     assert digest(codec.encode([{two: 2, one: 1}, {}])) == first
     assert digest(codec.encode([{one: 1, three: 2}, {}])) != first
     assert digest(codec.encode([{}, {one: 1, two: 2}])) != first
+    nested = ValueCodec("the arguments", dict[str, dict[Decimal, int]])
+    inside = digest(nested.encode({"a": {one: 1, two: 2}, "b": {}}))
+    assert digest(nested.encode({"b": {}, "a": {two: 2, one: 1}})) == inside
+    assert digest(nested.encode({"b": {one: 1, two: 2}, "a": {}})) != inside
 
 
 def test_new_types_are_what_they_stand_for() -> None:

@@ -164,9 +164,9 @@ def test_a_lane_behind_a_gate_holds_up_no_other() -> None:
 
 
 def test_where_all_are_behind_gates_all_are_tried() -> None:
-    lanes = [lane("a", "gated 1", 10 * WINDOW_US), lane("a", "gated 2", 0)]
+    lanes = [lane("a", f"gated {n}", n * 5 * WINDOW_US) for n in (2, 1, 0)]
     shares = shared(lanes, loop=10)
-    assert tasks(shares) == ["gated 2", "gated 1"]
+    assert tasks(shares) == ["gated 0", "gated 1", "gated 2"]
     assert {share.order_us_max for share in shares} == {11 * WINDOW_US}
 
 

@@ -91,7 +91,9 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     found = Bench()
     await found.rest()
-    assert len(found.requests) == 1, "it begins with a claim"
+    [request] = found.requests  # it begins with a claim
+    assert request.after_lane == -1
+    assert not found.fetcher.backlog
     yield found
     found.serving.cancel()
     await asyncio.gather(found.serving, return_exceptions=True)
@@ -297,9 +299,10 @@ async def test_while_suspects_wait_it_looks_every_second(bench: Bench) -> None:
 
 async def test_nothing_is_claimed_beside_suspects_for_a_while(bench: Bench) -> None:
     await bench.claims(suspects(given=True))
+    until_us = bench.clock.now_us() + int(bounds.SUSPECTS_ALONE_S_MAX * 1_000_000)
+    assert bench.fetcher._next_due_us == until_us
     bench.idle = False
     assert await bench.claims() == []
-    until_us = bench.clock.now_us() + int(bounds.SUSPECTS_ALONE_S_MAX * 1_000_000)
     assert bench.fetcher._next_due_us == until_us
     await bench.pass_time(bounds.SUSPECTS_ALONE_S_MAX - 1)
     assert await bench.claims() == []
