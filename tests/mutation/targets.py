@@ -118,10 +118,6 @@ EQUIVALENT: dict[tuple[str, str], str] = {
         "super().__init__(message) → pass",
     ): "exceptions get their arguments when they are made, before they are initialised",
     (
-        "core/clock.py",
-        "return (time.clock_gettime_ns(_BOOT_CLOCK) // 1000 + _boot_shift_us())",
-    ): "the shift is nothing, unless the tests run in a container that has one",
-    (
         "core/threads.py",
         "def shutdown(self, wait: bool = False, *, cancel_futures: bool = (True)) -> None:"
         "  # noqa: ARG002 - nothing queues",

@@ -73,3 +73,33 @@ def test_the_cpu_time_of_a_thread_is_its_own() -> None:
     other.start()
     other.join()
     assert thread_cpu_ns() - before_ns < 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("offsets", "shift_us"),
+    [
+        ("monotonic           0         0\nboottime            0         0\n", 0),
+        ("monotonic          11        22\nboottime            5      7000\n", 5_000_007),
+        ("monotonic          11        22\nboottime           -5 999000000\n", -4_001_000),
+        ("", 0),
+        (None, 0),
+    ],
+)
+def test_boot_time_is_the_machine_s_even_in_a_time_namespace(
+    monkeypatch: pytest.MonkeyPatch, offsets: str | None, shift_us: int
+) -> None:
+    """As time_namespaces(7) has it: seconds and nanoseconds that the namespace adds."""
+
+    def read(path: Path) -> str:
+        if offsets is None:
+            raise FileNotFoundError(path)
+        return offsets
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr(module, "_boot_shift_us", module._boot_shift_us.__wrapped__)
+    before_us, now_us, after_us = (
+        time.clock_gettime_ns(module._BOOT_CLOCK) // 1_000,
+        CLOCK.boot_us(),
+        time.clock_gettime_ns(module._BOOT_CLOCK) // 1_000,
+    )
+    assert before_us - shift_us <= now_us <= after_us - shift_us

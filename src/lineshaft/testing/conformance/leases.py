@@ -278,3 +278,18 @@ class Leases(Killers):
             assert await world.store.park(world.clock.now_us()) == 0
             assert await hand.take() == []
         assert len(await (await world.worker(world.other)).take()) == 3
+
+    async def test_a_suspect_is_one_until_an_attempt_has_ended(self, world: World) -> None:
+        run_ids = await world.submitted(*world.several(2))
+        dead = await world.worker()
+        assert len(await dead.take()) == 2
+        await world.die(dead)
+        await world.rescue()
+        hand = await world.worker()
+        [suspect] = (await hand.claim()).runs
+        assert suspect.id in run_ids
+        assert await hand.settle(hand.handed_back(suspect)) == [True]
+        assert (await world.view(suspect.id)).suspect is not None, "it has shown nothing yet"
+        [again] = (await hand.claim()).runs
+        assert await hand.settle(hand.retried(again)) == [True]
+        assert (await world.view(again.id)).suspect is None
