@@ -7,7 +7,7 @@ import math
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
@@ -49,8 +49,6 @@ class Attempt:
     """Whether its transaction carried submissions."""
     reported: bool = False
     """Whether it has reported progress."""
-    context: Context = field(default_factory=copy_context)
-    """In which all that belongs to it executes."""
     waits: Callable[[], None] | None = None
     """Told when the function waits for the first time."""
 
@@ -95,9 +93,13 @@ def slots_of(gates: Sequence[Gate]) -> tuple[str, ...]:
 
 
 @types.coroutine
-def metered(attempt: Attempt, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Drive a coroutine in the attempt's context, and charge to it the CPU time of its own steps alone."""
-    run, call = attempt.context.run, coroutine.send
+def metered(
+    attempt: Attempt, coroutine: Coroutine[Any, Any, Any], context: Context | None = None
+) -> Generator[Any, Any, Any]:
+    """Drive a coroutine in a context, or in a copy of this one, and charge to the attempt the CPU time of its own
+    steps alone.
+    """
+    run, call = (context or copy_context()).run, coroutine.send
     value: Any = None
     while True:
         began_ns = thread_cpu_ns()

@@ -13,6 +13,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
@@ -129,10 +130,11 @@ class Execution:
     async def _perform(self, attempt: Attempt) -> Outcome:
         """Decode, call, encode: every way in which that ends."""
         task = attempt.task
+        context = copy_context()  # of its own: the task may be shared with other attempts
         try:
             if task.run_in == "process":
                 return await self._in_process(attempt)
-            values = attempt.context.run(task.arguments.decode, attempt.run.args)
+            values = context.run(task.arguments.decode, attempt.run.args)
         except InvalidArguments as error:
             return self.parked(attempt, error)
         if task.signature.context is not None:
@@ -142,7 +144,7 @@ class Execution:
         try:
             args, kwargs = task.arguments.call_arguments(values)
             if task.is_async:
-                value = await metered(attempt, task.function(*args, **kwargs))
+                value = await metered(attempt, task.function(*args, **kwargs), context)
             else:
                 value = await self.in_thread(attempt, partial(task.function, *args, **kwargs))
         except asyncio.CancelledError as error:
@@ -156,7 +158,7 @@ class Execution:
         except BaseException as error:
             # SystemExit and KeyboardInterrupt too: let through, they would end the loop and all that runs on it.
             return self.failed(attempt, raised(error))
-        return attempt.context.run(self.returned, attempt, value)
+        return context.run(self.returned, attempt, value)
 
     async def in_thread(self, attempt: Attempt, call: Callable[[], Any]) -> Any:
         """Call in a thread. If it is given up before it returns, the thread stays busy and is counted so."""
