@@ -143,6 +143,22 @@ class Settling(Conformance):
         assert (again.id, again.attempts) == (claimed.id, 1)
         assert again.fence > claimed.fence
 
+    @pytest.mark.parametrize("priority", [-3, 5])
+    async def test_a_retry_is_due_when_it_was_said_whatever_its_priority(
+        self, world: World, priority: int
+    ) -> None:
+        run = world.new(priority=priority)
+        await world.submitted(run)
+        hand = await world.worker()
+        await hand.settle(hand.retried(await hand.take_one(), pause_s=10))
+        assert (await world.view(run.id)).due_us == world.clock.now_us() + 10_000_000
+        world.clock.advance(9)
+        assert await hand.take() == []
+        world.clock.advance(1)
+        later = world.new(priority=priority)
+        await world.submitted(later)
+        assert [claimed.id for claimed in await hand.take()] == [run.id, later.id], "and keeps its place"
+
     async def test_attempts_are_recorded_one_by_one(self, world: World) -> None:
         [run_id] = await world.submitted()
         hand = await world.worker()
