@@ -128,7 +128,7 @@ def trends(samples: Sequence[Sample], claims_us: Sequence[tuple[float, list[int]
     found.append(Trend("memory of the steady worker", "MiB", before, after, before * 1.05 + 4))
     before, after = (value / MIB for value in typical(lambda sample: sample.children_rss_bytes))
     found.append(Trend("memory of its pool", "MiB", before, after, before * 1.05 + 4))
-    before, after = most(lambda sample: sample.steady_descriptors)
+    before, after = typical(lambda sample: sample.steady_descriptors)
     found.append(Trend("descriptors of the steady worker", "", before, after, before + 4))
     before, after = most(lambda sample: sample.steady_threads)
     found.append(Trend("threads of the steady worker", "", before, after, THREADS_MAX))

@@ -3,7 +3,8 @@
 Three workers and two submitters on one file, each a process; the nemesis kills, stops and ends them, except for one
 worker that is stopped now and then and lives on, and whose memory and claims are watched. What has finished is kept
 for a minute. At the end everything has to be accounted for, and flat. Exit code 0: it is. 1: it is not.
-Writes `soak.json` with every sample into the folder given by `--folder` (default: `.soak`).
+Writes `soak.json` with every sample, and `soak.log` with what the processes had to say, into the folder given by
+`--folder` (default: `.soak`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Soaked:
     trends: list[Trend] = field(default_factory=list)
     samples: list[dict[str, float]] = field(default_factory=list)
     slope_mib_per_hour: float = 0.0
+    log: str = ""
+    """What the processes had to say, tracebacks among it."""
     start_delay_ms: tuple[float, float] = (0.0, 0.0)
     """Median and p99 of the time between due and started, over all that succeeded at once."""
 
@@ -150,6 +153,7 @@ async def soak(
         result.violations = site.violations()
         result.tally = site.tally()
         result.start_delay_ms = _start_delay_ms(site)
+        result.log = site.log
     result.deeds = dict(nemesis.deeds)
     result.dead_by_themselves = nemesis.dead_by_themselves
     result.samples = as_rows(sampler.samples)
@@ -256,8 +260,13 @@ def main() -> int:
             )
         )
     (options.folder / "soak.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    (options.folder / "soak.log").write_text(result.log)
     show(result, console)
-    console.print(f"Every sample is in {options.folder / 'soak.json'}.", highlight=False, soft_wrap=True)
+    console.print(
+        f"Every sample is in {options.folder / 'soak.json'}; what the processes said in soak.log beside it.",
+        highlight=False,
+        soft_wrap=True,
+    )
     return 0 if result.is_sound and (result.is_flat or not result.is_judged) else 1
 
 
