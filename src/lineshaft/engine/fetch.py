@@ -104,6 +104,11 @@ class Fetcher:
         """There may be something to claim."""
         self._wake.set()
 
+    @property
+    def waits_for_idleness(self) -> bool:
+        """Whether suspects wait until nothing is in flight."""
+        return self._waiting_since_s is not None or self._alone_until_s is not None
+
     def due_at(self, due_us: int) -> None:
         """Something will be due then."""
         if self._next_due_us is None or due_us < self._next_due_us:
@@ -144,7 +149,10 @@ class Fetcher:
                 self._look_again_in(left_s)
                 return False
             self._alone_until_s = None
-        return self._is_open() and any(free > 0 for free in self._free().values())
+        if not any(free > 0 for free in self._free().values()):
+            self.backlog = True  # whatever woke us is left behind
+            return False
+        return self._is_open()
 
     async def _claim(self, worker: int) -> bool:
         """Claim once; whether to claim again at once."""

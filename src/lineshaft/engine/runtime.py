@@ -56,9 +56,8 @@ class Runtime:
     async def insert(self, runs: Sequence[NewRun], tx: Any = None) -> Sequence[Accepted]:
         """Insert runs, in our own group commit or in the caller's transaction."""
         if tx is None:
-            accepted = await self.store.submit(runs)
-            self.announce(max(run.due_us for run in runs))
-            return accepted
+            # Workers hear of it before it is committed: an idle one then claims it in the same commit.
+            return await self.store.submit(runs, lambda: self.announce(max(run.due_us for run in runs)))
         if not is_async(tx):
             return self.insert_now(runs, tx)
         lent = tx.lent if isinstance(tx, AsyncTransaction) else None

@@ -302,8 +302,13 @@ class Worker:
                 self._fetcher.due_at(outcome.due_us)
             opened = opened or bool(outcome.slots) or outcome.state is State.READY
         self._tell_ended(ended(outcomes, kept), all(kept))
-        if opened or not self._in_flight or (self._fetcher.backlog and self._room.is_roomy()):
-            self._fetcher.wake()
+        fetcher = self._fetcher
+        if (
+            opened
+            or (fetcher.waits_for_idleness and not self._in_flight)
+            or (fetcher.backlog and self._room.is_roomy())
+        ):
+            fetcher.wake()
 
     def _tell_ended(self, outcomes: Sequence[Outcome], all_of_them: bool) -> None:
         self.done += len(outcomes)

@@ -36,8 +36,14 @@ from lineshaft.store.values import (
 class Submissions(Protocol):
     """Accepting runs."""
 
-    async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
-        """Insert runs; for one whose key is held, say who holds it. Raises `KeyReused` for all of them."""
+    async def submit(
+        self, runs: Sequence[NewRun], queued: Callable[[], None] | None = None
+    ) -> Sequence[Accepted]:
+        """Insert runs; for one whose key is held, say who holds it. Raises `KeyReused` for all of them.
+
+        `queued` is called once claims of this process that are asked for from then on will find the runs, if they
+        are accepted: so one commit can carry the submission and its claim.
+        """
 
     def submit_with(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         """Insert runs through the caller's open transaction, in the caller's thread."""

@@ -97,10 +97,12 @@ class SqliteStore:
 
     # Submissions
 
-    async def submit(self, runs: Sequence[NewRun]) -> Sequence[Accepted]:
+    async def submit(
+        self, runs: Sequence[NewRun], queued: Callable[[], None] | None = None
+    ) -> Sequence[Accepted]:
         refuse_inside(self.path)
         size = sum(len(run.args) for run in runs)
-        return await self._writer.write(submissions.submit, runs, News.WORK, size)
+        return await self._writer.write(submissions.submit, runs, News.WORK, size, queued=queued)
 
     def submit_with(self, runs: Sequence[NewRun], tx: Any) -> Sequence[Accepted]:
         if isinstance(tx, LentTransaction):

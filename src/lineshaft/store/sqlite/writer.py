@@ -106,16 +106,20 @@ class Writer:
         payload_bytes: int = 0,
         *,
         survives_power_loss: bool = True,
+        queued: Callable[[], None] | None = None,
     ) -> Sequence[Result]:
         """Write rows in the next group commit; returns when it is durable.
 
-        What need not survive a loss of power survives the death of every process all the same.
+        What need not survive a loss of power survives the death of every process all the same. `queued` is called
+        once what is written after it will find these rows.
         """
         loop = asyncio.get_running_loop()
         while self._is_full():
             await loop.run_in_executor(None, self._wait_for_room)
         future: asyncio.Future[Sequence[Result]] = loop.create_future()
         self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes, survives_power_loss))
+        if queued is not None:
+            queued()
         # A caller that is cancelled does not undo a write under way: it may already be durable.
         result: Sequence[Result] = await asyncio.shield(future)
         return result
@@ -288,7 +292,9 @@ class Writer:
     def _commit(self, batch: list[_Wanted]) -> None:
         kinds: dict[Write[Any, Any], list[_Wanted]] = {}
         for wanted in batch:
-            kinds.setdefault(wanted.write, []).append(wanted)
+            # A kind comes after all that was put before the last of it: a claim finds what was submitted before.
+            group = kinds[wanted.write] = kinds.pop(wanted.write, [])
+            group.append(wanted)
         if self._broken:
             self._connection = self._files.connect()
             self._broken, self._synchronous = False, True

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 
 from lineshaft.core import bounds
 from lineshaft.core.states import State
-from lineshaft.store.values import LaneShare, OpenLane, Slots
+from lineshaft.store.values import Claimed, LaneShare, OpenLane, Slots
 from lineshaft.testing.conformance.harness import ANYWHERE_US, World, a_lane, together
 from lineshaft.testing.conformance.limits import Limits
 from lineshaft.testing.conformance.settling import Settling
@@ -193,6 +194,21 @@ class Claims(Settling, Limits):
         assert isinstance(failed, ZeroDivisionError)
         assert submitted[0].created
         assert {each.id for each in await hand.take()} == {run_id, run.id}
+
+    async def test_a_claim_asked_for_when_a_submission_is_queued_finds_its_run(self, world: World) -> None:
+        hand = await world.worker()
+        for _ in range(20):
+            run, queued = world.new(), asyncio.Event()
+
+            async def claim_then(queued: asyncio.Event = queued) -> Sequence[Claimed]:
+                await queued.wait()
+                return (await hand.claim()).runs
+
+            # The first two may be gathered with the others, and were asked for before the run was there.
+            early, earlier, _, found = await together(
+                hand.claim(), hand.claim(), world.store.submit([run], queued.set), claim_then()
+            )
+            assert [each.id for each in (*early.runs, *earlier.runs, *found)] == [run.id]
 
     # Many lanes
 
