@@ -10,7 +10,7 @@ from lineshaft.core import bounds
 from lineshaft.core.errors import KeyReused
 from lineshaft.core.states import State
 from lineshaft.store.sqlite.packing import execute_values, fetch_values, packed_in_parts
-from lineshaft.store.values import Accepted, NewRun, SubmissionKey
+from lineshaft.store.values import Accepted, NewRun
 
 _INSERT_LANES = """
 INSERT OR IGNORE INTO lineshaft_lane (id, queue, task, version, tenant)
@@ -85,12 +85,13 @@ def _resolve_keys(
     """Take the keys of those submissions that create a run; these are returned, and `accepted` says what the
     others got.
     """
-    # A holder is (run id, digest of its arguments).
-    holders: dict[tuple[str, str, str], tuple[str, str]] = {}
+    # Keys in the order in which they are stored, so that each page of their table is visited once. Numbers and
+    # texts rather than tuples, of which so many at once would keep the garbage collector busy.
+    texts = [None if run.key is None else run.key.text for run in runs]
+    keyed = sorted((position for position, text in enumerate(texts) if text is not None), key=texts.__getitem__)
+    wanted = ((position, *runs[position].lane[1::2], texts[position]) for position in keyed)
+    holders: dict[int, tuple[str, str]] = {}
     lineages: dict[str, tuple[str, str]] = {}
-    wanted = (
-        (position, *_name(run, key)) for position, run in enumerate(runs) if (key := run.key) is not None
-    )
     for position, run_id, digest, expires_us, state, first_id in fetch_values(connection, _HELD_KEYS, wanted):
         run, key = runs[position], runs[position].key
         assert key is not None
@@ -99,30 +100,25 @@ def _resolve_keys(
         if key.retry_failed and state == State.FAILED and digest == key.digest:
             lineages[run.id] = (first_id, run_id)
             continue
-        holders[_name(run, key)] = (run_id, digest)
-    takers = []
-    for position, run in enumerate(runs):
-        key = run.key
-        if key is None:
-            continue
-        holder = holders.get(_name(run, key))
+        holders[position] = (run_id, digest)
+    takers: dict[str, int] = {}
+    for position in keyed:
+        run, key = runs[position], runs[position].key
+        assert key is not None
+        holder = holders.get(position)
         if holder is None:
-            holders[_name(run, key)] = (run.id, key.digest)
-            takers.append(run)
-        elif holder[1] == key.digest:
-            accepted[position] = Accepted(holder[0], False)
-        else:
+            first = takers.setdefault(f"{run.lane.task}\0{run.lane.tenant}\0{key.text}", position)
+            if first == position:
+                continue
+            holder = runs[first].id, runs[first].key.digest
+        if holder[1] != key.digest:
             raise KeyReused(
                 f"The key {key.text[:100]!r} of task {run.lane.task!r} (tenant {run.lane.tenant!r}) is held by run"
                 f" {holder[0]}, which has other arguments.",
                 hint="Derive the key from all that distinguishes the work, or submit the same arguments.",
             )
-    taken = (
-        (*_name(run, key), run.id, key.digest, key.retention_us)
-        for run in takers
-        if (key := run.key) is not None
-    )
-    execute_values(connection, _TAKE_KEYS, taken)
+        accepted[position] = Accepted(holder[0], False)
+    execute_values(connection, _TAKE_KEYS, (_key_row(runs[position]) for position in takers.values()))
     return [
         run._replace(first_id=lineages[run.id][0], retry_of=lineages[run.id][1])
         if run.id in lineages
@@ -132,6 +128,6 @@ def _resolve_keys(
     ]
 
 
-def _name(run: NewRun, key: SubmissionKey) -> tuple[str, str, str]:
-    """What a key belongs to."""
-    return run.lane.task, run.lane.tenant, key.text
+def _key_row(run: NewRun) -> tuple[Any, ...]:
+    assert run.key is not None
+    return run.lane.task, run.lane.tenant, run.key.text, run.id, run.key.digest, run.key.retention_us
