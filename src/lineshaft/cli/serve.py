@@ -30,7 +30,7 @@ Queues = Annotated[
     typer.Option("--queue", metavar="NAME", help="Serve only this queue; may be given again. Default: all."),
 ]
 OnLoop = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Asynchronous attempts at once. Default: 1000.")
+    int | None, typer.Option("--concurrency", min=1, help="Asynchronous attempts at once. Default: 2000.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Attempts in threads at once. Default: 32.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes of the pool. Default: 2.")]

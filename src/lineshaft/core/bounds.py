@@ -35,8 +35,8 @@ SUBMIT_RUNS_MAX: Final = 100_000
 # Runs
 LEASE_S: Final = 15.0
 """Seconds for which a heartbeat extends a worker's leases."""
-CONCURRENCY_ASYNC: Final = 1_000
-"""Asynchronous attempts at once in one worker."""
+CONCURRENCY_ASYNC: Final = 2_000
+"""Asynchronous attempts at once in one worker; twice what a claim takes, so that some execute while others settle."""
 CONCURRENCY_THREAD: Final = 32
 """Attempts in threads at once in one worker."""
 CLAIM_ROWS_MAX: Final = 1_000

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from lineshaft.core import bounds
 from lineshaft.core.clock import Clock
 from lineshaft.core.errors import LineshaftError
 from lineshaft.core.policies import class_name
@@ -72,7 +73,9 @@ class Settler:
     async def _write(self) -> None:
         try:
             while self._gathered:
-                outcomes, self._gathered = self._gathered, []
+                # No more at a time than a claim takes: others that want to write wait for one such turn.
+                outcomes = self._gathered[: bounds.CLAIM_ROWS_MAX]
+                del self._gathered[: bounds.CLAIM_ROWS_MAX]
                 await self._settle(outcomes)
         finally:
             self._writing = False

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineshaft.core import bounds
-from lineshaft.engine.fairness import NO_BOUND_US, WINDOW_US, place_in_lane_us, share_out
+from lineshaft.engine.fairness import NO_BOUND_US, WINDOW_US, place_in_lane_us, served_up_to, share_out
 from lineshaft.store.values import Gate, Lane, LaneShare, OpenLane, Slots
 
 GATE = Slots("task:gated", 1)
@@ -220,3 +220,31 @@ def test_every_lane_of_the_earliest_gets_its_turn(lanes: list[OpenLane], loop: i
         own = [each for each in mine if each.lane.tenant == tenant]
         first = min(own, key=lambda each: each.head_order_us)
         assert first.lane in served
+
+
+# Where the next claim goes on
+
+
+def up_to(lanes: Sequence[OpenLane], *tenants: str) -> int | None:
+    """Where it goes on, after a claim that gave these tenants something."""
+    shares = [LaneShare(each.lane, 1, NO_BOUND_US) for each in lanes if each.lane.tenant in tenants]
+    return served_up_to(lanes, shares, place_of)
+
+
+def test_a_claim_that_served_all_whom_it_saw_goes_on_behind_the_last_of_them() -> None:
+    assert up_to([lane("acme"), lane("zeta")], "acme", "zeta") is None
+
+
+def test_a_claim_that_left_some_goes_on_behind_the_last_before_them() -> None:
+    lanes = [lane("acme"), lane("beta"), lane("left"), lane("zeta")]
+    assert up_to(lanes, "acme", "beta", "zeta") == lanes[1].lane.id, "zeta was served out of turn"
+
+
+def test_a_claim_that_served_nobody_before_those_it_left_has_no_place_to_go_on_from() -> None:
+    assert up_to([lane("left"), lane("zeta")], "zeta") is None
+    assert up_to([lane("left")]) is None
+
+
+def test_each_place_counts_for_itself() -> None:
+    lanes = [lane("acme"), lane("acme", "thread"), lane("beta", "thread"), lane("left", "thread"), lane("zeta")]
+    assert up_to(lanes, "acme", "beta", "zeta") == lanes[2].lane.id

@@ -144,6 +144,7 @@ async def test_it_goes_on_behind_the_lane_it_came_to(bench: Bench) -> None:
 async def test_without_room_nothing_is_claimed(bench: Bench, room: dict[str, int]) -> None:
     bench.room = room
     assert await bench.claims() == []
+    assert bench.fetcher.backlog, "what woke it is left behind until there is room"
     bench.room = {"loop": 0, "thread": 1}
     assert len(await bench.claims()) == 1
 
@@ -267,13 +268,16 @@ def suspects(*, given: bool) -> ClaimReply:
 
 async def test_suspects_wait_for_an_idle_worker_but_not_for_ever(bench: Bench) -> None:
     bench.idle = False
+    assert not bench.fetcher.waits_for_idleness
     for passed_s in (0.0, bounds.SUSPECTS_PATIENCE_S):
         await bench.pass_time(passed_s)
         [request] = await bench.claims(suspects(given=False))
         assert not request.idle
+        assert bench.fetcher.waits_for_idleness
     await bench.pass_time(0.001)
     [request] = await bench.claims(suspects(given=True))
     assert request.idle, "it takes them beside its work in the end"
+    assert not bench.fetcher.waits_for_idleness
     assert bench.fetcher._may_claim(), "and goes on, for it was not idle"
     [request] = await bench.claims()
     assert not request.idle, "for the next ones it waits as long again"
@@ -303,6 +307,7 @@ async def test_nothing_is_claimed_beside_suspects_for_a_while(bench: Bench) -> N
     assert bench.fetcher._next_due_us == until_us
     bench.idle = False
     assert await bench.claims() == []
+    assert bench.fetcher.waits_for_idleness, "it goes on once they have ended"
     assert bench.fetcher._next_due_us == until_us
     await bench.pass_time(bounds.SUSPECTS_ALONE_S_MAX - 1)
     assert await bench.claims() == []
