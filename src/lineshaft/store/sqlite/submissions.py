@@ -87,9 +87,13 @@ def _resolve_keys(
     """
     # Keys in the order in which they are stored, so that each page of their table is visited once. Numbers and
     # texts rather than tuples, of which so many at once would keep the garbage collector busy.
-    texts = [None if run.key is None else run.key.text for run in runs]
-    keyed = sorted((position for position, text in enumerate(texts) if text is not None), key=texts.__getitem__)
-    wanted = ((position, *runs[position].lane[1::2], texts[position]) for position in keyed)
+    texts = {position: run.key.text for position, run in enumerate(runs) if run.key is not None}
+    keyed = sorted(texts, key=texts.__getitem__)
+    lanes = (runs[position].lane for position in keyed)
+    wanted = (
+        (position, lane.task, lane.tenant, texts[position])
+        for position, lane in zip(keyed, lanes, strict=True)
+    )
     holders: dict[int, tuple[str, str]] = {}
     lineages: dict[str, tuple[str, str]] = {}
     for position, run_id, digest, expires_us, state, first_id in fetch_values(connection, _HELD_KEYS, wanted):
