@@ -246,5 +246,11 @@ def test_a_claim_that_served_nobody_before_those_it_left_has_no_place_to_go_on_f
 
 
 def test_each_place_counts_for_itself() -> None:
-    lanes = [lane("acme"), lane("acme", "thread"), lane("beta", "thread"), lane("left", "thread"), lane("zeta")]
+    lanes = [
+        lane("acme"),
+        lane("acme", "thread"),
+        lane("beta", "thread"),
+        lane("left", "thread"),
+        lane("zeta"),
+    ]
     assert up_to(lanes, "acme", "beta", "zeta") == lanes[2].lane.id
