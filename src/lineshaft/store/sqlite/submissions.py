@@ -87,18 +87,16 @@ def _resolve_keys(
     """
     # Keys in the order in which they are stored, so that each page of their table is visited once. Numbers and
     # texts rather than tuples, of which so many at once would keep the garbage collector busy.
-    texts = {position: run.key.text for position, run in enumerate(runs) if run.key is not None}
-    keyed = sorted(texts, key=texts.__getitem__)
-    lanes = (runs[position].lane for position in keyed)
+    keys = {position: run.key for position, run in enumerate(runs) if run.key is not None}
+    keyed = sorted(keys, key=lambda position: keys[position].text)
     wanted = (
-        (position, lane.task, lane.tenant, texts[position])
-        for position, lane in zip(keyed, lanes, strict=True)
+        (position, runs[position].lane.task, runs[position].lane.tenant, keys[position].text)
+        for position in keyed
     )
     holders: dict[int, tuple[str, str]] = {}
     lineages: dict[str, tuple[str, str]] = {}
     for position, run_id, digest, expires_us, state, first_id in fetch_values(connection, _HELD_KEYS, wanted):
-        run, key = runs[position], runs[position].key
-        assert key is not None
+        run, key = runs[position], keys[position]
         if expires_us is not None and expires_us <= run.submitted_us:
             continue
         if key.retry_failed and state == State.FAILED and digest == key.digest:
@@ -107,14 +105,13 @@ def _resolve_keys(
         holders[position] = (run_id, digest)
     takers: dict[str, int] = {}
     for position in keyed:
-        run, key = runs[position], runs[position].key
-        assert key is not None
+        run, key = runs[position], keys[position]
         holder = holders.get(position)
         if holder is None:
             first = takers.setdefault(f"{run.lane.task}\0{run.lane.tenant}\0{key.text}", position)
             if first == position:
                 continue
-            holder = runs[first].id, runs[first].key.digest
+            holder = runs[first].id, keys[first].digest
         if holder[1] != key.digest:
             raise KeyReused(
                 f"The key {key.text[:100]!r} of task {run.lane.task!r} (tenant {run.lane.tenant!r}) is held by run"
