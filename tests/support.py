@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lineshaft import App, Run, State
 from lineshaft.engine.worker import Worker
@@ -140,6 +143,29 @@ class Program:
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    async def stop(self) -> None:
+        """Stop it between two of its writes: in the middle of one it would hold up everybody, as documented."""
+        while True:
+            self.send(signal.SIGSTOP)
+            assert self.process is not None
+            await eventually(lambda: psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+            if await asyncio.to_thread(self._writes_nothing):
+                return
+            self.send(signal.SIGCONT)
+            await asyncio.sleep(0.01)
+
+    def _writes_nothing(self) -> bool:
+        with (
+            (self.folder / "store.db-gate").open("rb") as gate,
+            (self.folder / "store.db-turn").open("rb") as turn,
+        ):
+            try:
+                for lock in (turn, gate):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
 
     def wait(self) -> int:
         assert self.process is not None

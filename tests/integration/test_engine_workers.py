@@ -405,7 +405,7 @@ async def test_a_worker_stopped_past_its_lease_is_fenced(tmp_path: Path) -> None
             runs = await tasks.book_late.submit_many(range(20))  # gathers for a second and a half
             for run in runs:
                 await reaches(run, State.RUNNING)
-            first.send(signal.SIGSTOP)
+            await first.stop()
             with Program(tmp_path, "worker", "1") as second:
                 assert await results_of(runs) == list(range(20))
                 first.send(signal.SIGCONT)
@@ -429,7 +429,7 @@ async def test_a_run_goes_on_with_a_second_worker_while_the_first_is_stopped(tmp
         with Program(tmp_path, "worker", "1") as first:
             run = await tasks.slow.submit(1)
             await eventually(lambda: lines(tmp_path, "slow.txt"))
-            first.send(signal.SIGSTOP)
+            await first.stop()
             with Program(tmp_path, "worker", "1") as second:
                 assert second.process is not None
                 assert await result_of(run) == second.process.pid
