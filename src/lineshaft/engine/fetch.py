@@ -182,7 +182,10 @@ class Fetcher:
         if reply.runs:
             self._take(reply.runs, worker)
         self._in_doubt = False
-        return round_goes_on and self._may_claim()
+        # Beside suspects that were taken though the worker was not idle there may be other runs; and it may have become
+        # idle while it asked.
+        again = round_goes_on or (reply.suspects_wait and not idle and (bool(reply.runs) or self._idle()))
+        return again and self._may_claim()
 
     def _goes_on_behind(self, reply: ClaimReply) -> int:
         """The lane behind which the next claim begins: each tenant is to come up as often as the others."""

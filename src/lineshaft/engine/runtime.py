@@ -57,7 +57,7 @@ class Runtime:
         """Insert runs, in our own group commit or in the caller's transaction."""
         if tx is None:
             # Workers hear of it before it is committed: an idle one then claims it in the same commit.
-            return await self.store.submit(runs, lambda: self.announce(max(run.due_us for run in runs)))
+            return await self.store.submit(runs, lambda: self.announce(min(run.due_us for run in runs)))
         if not is_async(tx):
             return self.insert_now(runs, tx)
         lent = tx.lent if isinstance(tx, AsyncTransaction) else None

@@ -305,7 +305,7 @@ class Worker:
         fetcher = self._fetcher
         if (
             opened
-            or (fetcher.waits_for_idleness and not self._in_flight)
+            or (fetcher.waits_for_idleness and self._is_idle())
             or (fetcher.backlog and self._room.is_roomy())
         ):
             fetcher.wake()

@@ -275,12 +275,23 @@ async def test_suspects_wait_for_an_idle_worker_but_not_for_ever(bench: Bench) -
         assert not request.idle
         assert bench.fetcher.waits_for_idleness
     await bench.pass_time(0.001)
-    [request] = await bench.claims(suspects(given=True))
+    request, after = await bench.claims(suspects(given=True))
     assert request.idle, "it takes them beside its work in the end"
     assert not bench.fetcher.waits_for_idleness
-    assert bench.fetcher._may_claim(), "and goes on, for it was not idle"
-    [request] = await bench.claims()
-    assert not request.idle, "for the next ones it waits as long again"
+    assert not after.idle, "and goes on at once, for there may be others; for suspects it waits as long again"
+
+
+async def test_idleness_that_comes_during_a_claim_is_not_missed(bench: Bench) -> None:
+    bench.idle = False
+
+    async def claim(request: ClaimRequest) -> ClaimReply:
+        bench.idle = True  # the last run ends while the store is asked
+        bench.requests.append(request)
+        return suspects(given=request.idle)
+
+    bench.claim = claim  # type: ignore[method-assign]
+    first, second = await bench.claims()
+    assert (first.idle, second.idle) == (False, True)
 
 
 async def test_suspects_that_another_took_are_waited_for_no_more(bench: Bench) -> None:

@@ -133,7 +133,7 @@ class SqliteStore:
 
     async def claim(self, request: ClaimRequest) -> ClaimReply:
         # After a loss of power no claim holds any more: those that are forgotten are as good as swept.
-        return (await self._writer.write(self._claim, [request], survives_power_loss=False))[0]
+        return (await self._writer.write(self._claim, [request], survives_power_loss=False, last=True))[0]
 
     async def settle(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         opens = any(outcome.slots or outcome.state not in FINAL for outcome in outcomes)

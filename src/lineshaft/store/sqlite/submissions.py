@@ -106,12 +106,12 @@ def _resolve_keys(
     takers: dict[str, int] = {}
     for position in keyed:
         run, key = runs[position], keys[position]
-        holder = holders.get(position)
+        name = f"{run.lane.task}\0{run.lane.tenant}\0{key.text}"
+        first = takers.get(name)
+        holder = holders.get(position) if first is None else (runs[first].id, keys[first].digest)
         if holder is None:
-            first = takers.setdefault(f"{run.lane.task}\0{run.lane.tenant}\0{key.text}", position)
-            if first == position:
-                continue
-            holder = runs[first].id, keys[first].digest
+            takers[name] = position
+            continue
         if holder[1] != key.digest:
             raise KeyReused(
                 f"The key {key.text[:100]!r} of task {run.lane.task!r} (tenant {run.lane.tenant!r}) is held by run"

@@ -57,6 +57,7 @@ class _Wanted:
     news: News
     payload_bytes: int = 0
     survives_power_loss: bool = True
+    last: bool = False
     result: Any = None
     error: BaseException | None = None
 
@@ -106,18 +107,19 @@ class Writer:
         payload_bytes: int = 0,
         *,
         survives_power_loss: bool = True,
+        last: bool = False,
         queued: Callable[[], None] | None = None,
     ) -> Sequence[Result]:
         """Write rows in the next group commit; returns when it is durable.
 
-        What need not survive a loss of power survives the death of every process all the same. `queued` is called
-        once what is written after it will find these rows.
+        What need not survive a loss of power survives the death of every process all the same. What is to be written
+        `last` finds everything that was put before it. `queued` is called once these rows have been put.
         """
         loop = asyncio.get_running_loop()
         while self._is_full():
             await loop.run_in_executor(None, self._wait_for_room)
         future: asyncio.Future[Sequence[Result]] = loop.create_future()
-        self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes, survives_power_loss))
+        self._put(_Wanted(write, rows, _Waiter(future, loop), news, payload_bytes, survives_power_loss, last))
         if queued is not None:
             queued()
         # A caller that is cancelled does not undo a write under way: it may already be durable.
@@ -292,9 +294,7 @@ class Writer:
     def _commit(self, batch: list[_Wanted]) -> None:
         kinds: dict[Write[Any, Any], list[_Wanted]] = {}
         for wanted in batch:
-            # A kind comes after all that was put before the last of it: a claim finds what was submitted before.
-            group = kinds[wanted.write] = kinds.pop(wanted.write, [])
-            group.append(wanted)
+            kinds.setdefault(wanted.write, []).append(wanted)
         if self._broken:
             self._connection = self._files.connect()
             self._broken, self._synchronous = False, True
@@ -303,7 +303,8 @@ class Writer:
         self._synchronize(any(wanted.survives_power_loss for wanted in batch))
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            for write, group in kinds.items():
+            # In the order in which they were put first, but for those that are to find all others.
+            for write, group in sorted(kinds.items(), key=lambda kind: kind[1][0].last):
                 self._write_group(write, group)
             self._connection.execute("COMMIT")
         except BaseException as error:

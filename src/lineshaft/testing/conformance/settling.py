@@ -173,6 +173,22 @@ class Settling(Conformance):
         messages = [attempt.failure.message for attempt in recorded if attempt.failure is not None]
         assert messages == ["attempt 0", "attempt 1", "attempt 2"]
 
+    async def test_what_a_worker_settles_before_it_leaves_is_kept_whoever_settles_after_that(
+        self, world: World
+    ) -> None:
+        for _ in range(5):
+            first, second = await world.worker(), await world.worker()
+            await world.submitted()
+            settled = first.ended(await first.take_one())
+            await world.submitted()
+            later = second.ended(await second.take_one())
+            # The first write keeps a writer busy, so that the others are gathered.
+            busy = world.store.submit(world.several(500))
+            work = first.settle(settled), world.store.unregister(first.id), second.settle(later)
+            results = await together(busy, *work)
+            assert results[1:] == [[True], None, [True]]
+            await second.settle(*(second.ended(run) for run in await second.take()))
+
     async def test_a_run_handed_back_is_uncharged(self, world: World) -> None:
         await world.submitted()
         hand = await world.worker()

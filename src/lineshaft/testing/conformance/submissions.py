@@ -178,6 +178,12 @@ class Submissions(Conformance):
         calls = [world.new(key=a_key(retry_failed=True)) for _ in range(2)]
         assert await world.submitted(*calls) == [calls[0].id] * 2
 
+    async def test_in_one_call_each_submission_finds_what_those_before_it_left(self, world: World) -> None:
+        failed = await world.finished(State.FAILED, world.new(key=a_key()))
+        replacing = world.new(key=a_key(retry_failed=True))
+        found = await world.submitted(world.new(key=a_key()), replacing, world.new(key=a_key()))
+        assert found == [failed, replacing.id, replacing.id]
+
     async def test_replacing_with_other_arguments_is_refused(self, world: World) -> None:
         # The lineage's idempotency key stands for its arguments toward everybody else.
         await world.finished(State.FAILED, world.new(key=a_key()))
