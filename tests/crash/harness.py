@@ -154,6 +154,12 @@ class Site:
         path = self.folder / "accepted.txt"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
+    @property
+    def kinds_accepted(self) -> set[str]:
+        """The kinds of work of which something was accepted."""
+        path = self.folder / "accepted.txt"
+        return {line.partition("/")[0] for line in path.read_text().splitlines()} if path.exists() else set()
+
     def violations(self) -> list[str]:
         return checker.violations(self.trail, self.folder / "store.db")
 

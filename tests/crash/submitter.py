@@ -49,6 +49,8 @@ UNFINISHED_MAX = 2_000
 """Runs that may wait; beyond it submitting does."""
 IN_TRANSACTION = ":tx"
 """Marks the name of a submitter in operations that came in a transaction beside a row of its own."""
+KEYLESS = ":once"
+"""Marks it in operations that came without a key, so that nobody may submit them again."""
 
 
 def put_down(path: Path, lines: Iterable[str]) -> None:
@@ -72,7 +74,7 @@ class Submitter:
         before = read(self.intents)
         self.number = max((int(op.rpartition("/")[2]) for op in before), default=-1) + 1
         known = {line.split()[0] for line in read(self.accepted)}
-        self.unsure = [op for op in before if op not in known]
+        self.unsure = [op for op in before if op not in known and KEYLESS not in op]
         self.chance = random.Random(f"{seed} {name} {self.number}")
         self.cancels: set[asyncio.Task[object]] = set()
 
@@ -104,7 +106,7 @@ class Submitter:
                 await self.submit_many(kind, ops)
                 return len(ops)
             case 1 | 2:
-                await self.submit(self.next_op(kind), keyed=False)
+                await self.submit(self.next_op(kind, KEYLESS), keyed=False)
             case 3:
                 await self.submit(self.next_op(kind), keyed=True, delay=self.chance.random())
             case 4 | 5:
@@ -138,8 +140,8 @@ class Submitter:
             "delay": delay,
         }
         task, arguments = KINDS[kind].task, workload.arguments(kind, op)
-        if keyed:
-            put_down(self.intents, [op])
+        # Those without a key too: whoever comes after us must not use their numbers again.
+        put_down(self.intents, [op])
         if name.endswith(IN_TRANSACTION):
             async with app.transaction() as tx:
                 run = await task.submit(*arguments, **options, tx=tx)

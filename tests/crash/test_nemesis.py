@@ -39,6 +39,7 @@ async def test_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             await eventually(
                 lambda: (
                     site.accepted >= OPERATIONS
+                    and site.kinds_accepted == SHARES.keys()
                     and nemesis.deeds.total() >= DEEDS
                     and nemesis.deeds.keys() >= {KILL, STOP, DRAIN}
                 ),

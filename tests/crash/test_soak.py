@@ -14,8 +14,8 @@ from tests.crash.samples import LOG_BYTES_MAX, MIB
 from tests.crash.soak import soak
 
 SECONDS = 15.0
-SUCCEEDED_MIN = 100
-"""Of some hundreds on a machine that has nothing else to do."""
+SUCCEEDED_MIN = 30
+"""Of some hundreds on a machine that has nothing else to do; a third where it has much."""
 
 
 async def test_a_short_soak_is_sound_and_bounded(tmp_path: Path) -> None:
